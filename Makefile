@@ -1,0 +1,6 @@
+# Aliases: the work is in scripts/, which needs no make.
+CHORES = demo test test-all lint format coverage bench install
+
+.PHONY: $(CHORES)
+$(CHORES):
+	@scripts/$@
