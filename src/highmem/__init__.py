@@ -1,0 +1,47 @@
+"""highmem: the Linux kernel's mapping system for high memory, exactly, in Python.
+
+>>> from highmem import Kernel
+>>> kernel = Kernel.boot("debian-5.10-686", ram=2 << 30, cpus=4)
+
+``Kernel`` is the modelled kernel, ``load_profile`` finds one by name or TOML file, and
+``highmem.replay.replay(read_trace(path))`` judges a recording.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from highmem.kernel.kernel import Kernel
+    from highmem.kernel.profile import Profile, load_profile, make_profile
+    from highmem.replay.verdict import Verdict
+    from highmem.trace import read_trace
+
+__all__ = [
+    "Kernel",
+    "Profile",
+    "Verdict",
+    "__version__",
+    "load_profile",
+    "make_profile",
+    "read_trace",
+]
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Kernel": "highmem.kernel.kernel",
+    "Profile": "highmem.kernel.profile",
+    "Verdict": "highmem.replay.verdict",
+    "load_profile": "highmem.kernel.profile",
+    "make_profile": "highmem.kernel.profile",
+    "read_trace": "highmem.trace",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import the public names when they are used, so that ``highmem --help`` imports none."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'highmem' has no attribute {name!r}")

@@ -1,0 +1,283 @@
+"""Rules and findings: the one catalogue that every front door of highmem reports by.
+
+A :class:`Rule` is what can be wrong; a :class:`Finding` is one case of it, with where it
+is, what happened, what that very kernel would do, the evidence, and how to mend it.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Any
+
+from highmem.errors import UsageError
+
+__all__ = ["RULES", "Confidence", "Finding", "Level", "Rule", "Where", "rule"]
+
+
+class Level(enum.Enum):
+    """How bad a finding is (the words of SARIF)."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+class Confidence(enum.Enum):
+    """How sure a finding is."""
+
+    CERTAIN = "certain"
+    LIKELY = "likely"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One kind of misuse."""
+
+    name: str
+    level: Level
+    title: str
+    explanation: str
+    """What is wrong and why it matters on a machine with high memory."""
+    example: str
+    """A minimal piece of C that breaks the rule."""
+    fix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where a finding is: a line or event with its time in a recording, an address in an
+    image, a file and position in source.  What does not apply is None."""
+
+    line: int | None = None
+    time_ns: int | None = None
+    cpu: int | None = None
+    task: str | None = None
+    address: int | None = None
+    path: str | None = None
+    column: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is known, for JSON."""
+        return {
+            name: value
+            for name in ("path", "line", "column", "time_ns", "cpu", "task", "address")
+            if (value := getattr(self, name)) is not None
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One case of a rule being broken."""
+
+    rule: Rule
+    where: Where
+    what: str
+    """What happened, in one sentence."""
+    kernel_does: str
+    """What that kernel itself does: BUG, WARN, an oops later, or nothing at all."""
+    evidence: tuple[str, ...] = field(default=())
+    """The events (or the path) that lead there."""
+    confidence: Confidence = Confidence.CERTAIN
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, for JSON."""
+        return {
+            "rule": self.rule.name,
+            "level": self.rule.level.value,
+            "confidence": self.confidence.value,
+            "where": self.where.to_dict(),
+            "what": self.what,
+            "kernel_does": self.kernel_does,
+            "evidence": list(self.evidence),
+            "fix": self.rule.fix,
+        }
+
+
+def rule(name: str) -> Rule:
+    """The rule of that name; UsageError if there is none."""
+    try:
+        return RULES[name]
+    except KeyError:
+        raise UsageError(f"no rule {name!r}; there are: {', '.join(RULES)}") from None
+
+
+_ALL = (  # table
+    Rule(
+        "leaked-window",
+        Level.ERROR,
+        "a window is never unmapped",
+        "The window stays open after the code that opened it is done. Up to 5.10 every later "
+        "atomic window of that CPU is one slot further on until the slots run out; from 5.11 on "
+        "the task goes on (or ends) with one slot less and its CPU pinned. A permanent window "
+        "that is leaked is one of 1024 (512) that nobody gets back.",
+        "p = kmap_local_page(page);\nif (error)\n        return error;   /* p stays mapped */",
+        "unmap on every way out, error paths included, in the reverse order of mapping",
+    ),
+    Rule(
+        "unmap-order",
+        Level.ERROR,
+        "windows are unmapped in another order than the reverse of mapping",
+        "Temporary windows are a stack. Unmapping takes the entry of the top window but the TLB "
+        "entry of the address it was given: the window named is still mapped, the one on top is "
+        "gone while its user may still write to it, and a stale TLB entry may hide that.",
+        "a = kmap_local_page(x);\nb = kmap_local_page(y);\nkunmap_local(a);   /* b is on top */\n"
+        "kunmap_local(b);",
+        "unmap the window that was mapped last first",
+    ),
+    Rule(
+        "double-unmap",
+        Level.ERROR,
+        "a window is unmapped twice",
+        "The second unmap takes away the next window down the stack, which somebody else still "
+        "uses; with none left it clears a foreign fixmap entry.",
+        "kunmap_local(a);\nkunmap_local(a);",
+        "unmap once for each map; clear the pointer, or unmap at one exit only",
+    ),
+    Rule(
+        "page-not-address",
+        Level.ERROR,
+        "a struct page pointer is given to an unmap that takes the address",
+        "kunmap_atomic() and kunmap_local() take what the map call returned. A struct page "
+        "pointer lies in low memory, so nothing is unmapped and nothing is said.",
+        "p = kmap_atomic(page);\nkunmap_atomic((void *)page);",
+        "pass the address that the map call returned",
+    ),
+    Rule(
+        "address-not-page",
+        Level.ERROR,
+        "an address is given to kunmap(), which takes the page",
+        "kunmap() looks its argument up as a struct page; an address is none.",
+        "p = kmap(page);\nkunmap(p);",
+        "pass the page that was mapped",
+    ),
+    Rule(
+        "not-a-window",
+        Level.ERROR,
+        "an unmap is given an address that is no window and no low memory",
+        "Only windows and (for low pages) linear addresses ever come out of a map call. This "
+        "address came from somewhere else: a pointer that was moved, vmalloc, or garbage.",
+        "p = kmap_atomic(page);\nkunmap_atomic(p + 2 * PAGE_SIZE);",
+        "pass the address that the map call returned",
+    ),
+    Rule(
+        "foreign-unmap",
+        Level.ERROR,
+        "a window is unmapped on another CPU or by another task than mapped it",
+        "A temporary window belongs to the CPU (from 5.11 on: the task) that mapped it. Another "
+        "one's unmap takes its own top window away.",
+        "queue_work(...);  /* the worker unmaps what the submitter mapped */",
+        "map and unmap in the same function, or hand over the page instead of the address",
+    ),
+    Rule(
+        "too-deep",
+        Level.ERROR,
+        "more windows are nested than there are slots",
+        "A CPU has KM_TYPE_NR (20 or 41) atomic windows, a task 15 (16) local ones. Up to 5.10, "
+        "without DEBUG_HIGHMEM, one too many silently takes the first window of the next CPU.",
+        "for (i = 0; i < 32; i++)\n        p[i] = kmap_local_page(pages[i]);",
+        "map, use and unmap one page at a time; or vmap() for many",
+    ),
+    Rule(
+        "sleep-in-atomic",
+        Level.ERROR,
+        "the task sleeps while it holds an atomic window",
+        "kmap_atomic() turns preemption and page faults off until kunmap_atomic(). Sleeping in "
+        "between lets another task run with these windows of the CPU on its stack.",
+        "p = kmap_atomic(page);\nmsleep(1);\nkunmap_atomic(p);",
+        "unmap before sleeping; from 5.11 on use kmap_local_page(), which may sleep",
+    ),
+    Rule(
+        "stale-access",
+        Level.ERROR,
+        "a window is used after it was unmapped",
+        "The entry is gone, so the access faults; or it hits whatever the window shows next.",
+        "kunmap_local(p);\nmemset(p, 0, 8);",
+        "unmap after the last use",
+    ),
+    Rule(
+        "page-overrun",
+        Level.ERROR,
+        "an access goes past the end of the mapped page",
+        "One call maps one page of 4 KiB. The next address is another window (the previous slot) "
+        "or nothing, even where the pages follow one another on 64-bit machines.",
+        "p = kmap_local_page(page);\nmemcpy(p, buf, 2 * PAGE_SIZE);",
+        "map page by page, and bound each access to the page's end",
+    ),
+    Rule(
+        "mismatched-pair",
+        Level.ERROR,
+        "a window is unmapped with the call of another family",
+        "kmap() goes with kunmap(page), kmap_atomic() with kunmap_atomic(address), "
+        "kmap_local_page() with kunmap_local(address). A wrong partner leaves the window open "
+        "and unbalances preemption or page faults.",
+        "p = kmap(page);\nkunmap_atomic(p);",
+        "use the unmap call of the family that mapped",
+    ),
+    Rule(
+        "advanced-pointer",
+        Level.WARNING,
+        "the pointer given to the unmap has been moved on",
+        "The unmap masks the address to its page, so any address inside the page is good; one "
+        "past its end is another window.",
+        "p = kmap_atomic(page);\nwhile (n--)\n        *p++ = 0;    /* may end past it */\n"
+        "kunmap_atomic(p);",
+        "keep the address that the map call returned and unmap that",
+    ),
+    Rule(
+        "unmapped-kunmap",
+        Level.ERROR,
+        "kunmap() of a page that is not mapped",
+        "The page has no permanent window, or one without users: the kernel BUGs.",
+        "kunmap(page);      /* without kmap(page) */",
+        "one kunmap() for each kmap()",
+    ),
+    Rule(
+        "pool-exhausted",
+        Level.WARNING,
+        "the permanent windows are used up",
+        "All 1024 (512) are in use: the next kmap() sleeps until one is given back, and if those "
+        "who hold them wait for it, for ever.",
+        "for (i = 0; i < 2000; i++)\n        kmap(pages[i]);",
+        "hold fewer at a time; use kmap_local_page()",
+    ),
+    Rule(
+        "unmapped-high-page",
+        Level.ERROR,
+        "page_address() of a page that may be in high memory",
+        "For a high page that is not kmap()ed it answers NULL.",
+        "memcpy(page_address(page), buf, n);",
+        "map the page, or allocate it without __GFP_HIGHMEM",
+    ),
+    Rule(
+        "busy-entry",
+        Level.ERROR,
+        "the page-table entry for a new window is in use",
+        "The slot is taken although the index says that it is free: an earlier window was "
+        "unmapped wrongly, leaked past the end, or overwritten. The kernel BUGs.",
+        "kmap_atomic(a, KM_USER0);\nkmap_atomic(b, KM_USER0);",
+        "find the unbalanced map before this one",
+    ),
+    Rule(
+        "window-moved",
+        Level.ERROR,
+        "the recorded kernel chose another address than the model predicts",
+        "Either an event between is missing from the recording without a mark, or the model (or "
+        "the profile) is wrong about this kernel.",
+        "",
+        "check the profile (--profile) and that all map and unmap functions were probed; if both "
+        "are right, this is a defect of highmem: please report it with the recording",
+    ),
+    Rule(
+        "lost-events",
+        Level.NOTE,
+        "the recording lost events",
+        "What follows a loss can not be judged until the windows are known again; it is counted "
+        "as not judged, never as a misuse.",
+        "",
+        "record with larger buffers (buffer_size_kb, trace-cmd record -b) or fewer events",
+    ),
+)
+
+RULES: dict[str, Rule] = {found.name: found for found in _ALL}
+"""Every rule by name."""
