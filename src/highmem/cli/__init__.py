@@ -1,0 +1,74 @@
+"""The command line.  Each command is a module of its own, imported when it is used."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import sys
+from typing import Any
+
+import click
+
+from highmem import __version__
+from highmem.errors import HighmemError
+
+__all__ = ["main"]
+
+_COMMANDS = {
+    "replay": "Judge a recording of a real kernel by the exact model.",
+    "layout": "Show where everything lies in a kernel's address space, and why there.",
+    "rules": "List the rules, or explain one.",
+}
+
+
+class _Lazy(click.Group):
+    """A group whose commands are modules, so that ``--help`` imports none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command = getattr(importlib.import_module(f"highmem.cli.{cmd_name}"), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except HighmemError as error:
+            click.echo(f"highmem: {error}", err=True)
+            ctx.exit(2)
+
+
+@click.group(
+    cls=_Lazy,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit status: 0 nothing found, 1 findings, 2 bad usage or unreadable input, "
+    "3 incomplete (events were lost, the input is cut off).",
+)
+@click.version_option(__version__, prog_name="highmem")
+def _group() -> None:
+    """Linux's mapping system for high memory, exactly: kmap, kmap_atomic, kmap_local_page."""
+
+
+def main() -> None:
+    """The entry point; never lets a broken pipe or Ctrl-C end in a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Names that this terminal's encoding does not have must not end in a traceback.
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        _group(prog_name="highmem")
+    except BrokenPipeError:
+        # Whoever read our output has enough; point stdout elsewhere so that the
+        # interpreter's own flush at exit does not fail again.
+        import os
+
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)

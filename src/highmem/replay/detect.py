@@ -1,0 +1,215 @@
+"""Which kernel made a recording: the profile, from the recording itself.
+
+The functions that were probed tell the era; the addresses that they returned on each CPU
+tell slots per CPU, FIX_KMAP_BEGIN and the debug options; permanent windows, frames and
+linear addresses tell PAE.  A candidate profile has to explain all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from highmem.errors import UsageError
+from highmem.kernel.layout import Layout
+from highmem.kernel.profile import FAMILIES, Era, Profile, builtin_profiles, make_profile
+from highmem.trace.schema import Argument, Batch, Function, Kind
+
+__all__ = ["Evidence", "detect"]
+
+_LOCAL = {
+    Function.KMAP_LOCAL_PAGE_PROT,
+    Function.KMAP_LOCAL_PFN_PROT,
+    Function.KUNMAP_LOCAL_INDEXED,
+}
+_HIGH_HALF = {Function.KMAP_ATOMIC_HIGH_PROT, Function.KUNMAP_ATOMIC_HIGH}
+_OLD_UNMAPS = {Function.KUNMAP_ATOMIC}
+_TEMPORARY_RETURNS = (
+    Function.KMAP_ATOMIC,
+    Function.KMAP_ATOMIC_PROT,
+    Function.KMAP_ATOMIC_HIGH_PROT,
+    Function.KMAP_ATOMIC_PFN,
+    Function.KMAP_ATOMIC_PROT_PFN,
+    Function.IOMAP_ATOMIC_PROT_PFN,
+    Function.KMAP_LOCAL_PAGE_PROT,
+    Function.KMAP_LOCAL_PFN_PROT,
+)
+_DEFAULT_RAM = 2 << 30
+
+
+@dataclass(slots=True)
+class Evidence:
+    """What a recording shows about its kernel."""
+
+    functions: set[int] = field(default_factory=set)
+    windows: dict[tuple[int, int], int] = field(default_factory=dict)
+    """(cpu, page address) of each temporary window returned, and how often."""
+    permanent: set[int] = field(default_factory=set)
+    linear: set[int] = field(default_factory=set)
+    """The lowest and highest linear (low-memory) address returned."""
+    pfns: set[int] = field(default_factory=set)
+    """The lowest and highest frame of a call that returned a window."""
+    typed: bool = False
+    max_cpu: int = 0
+
+    def add(self, batch: Batch) -> None:
+        """Take in the events of *batch*."""
+        self.functions.update(int(f) for f in set(batch.function.tolist()))
+        if len(batch):
+            self.max_cpu = max(self.max_cpu, int(batch.cpu.max()))
+            self.typed = self.typed or bool((batch.km_type >= 0).any())
+        returns = batch.kind == Kind.MAP_RETURN
+        columns = zip(
+            batch.function[returns].tolist(),
+            batch.cpu[returns].tolist(),
+            batch.value[returns].tolist(),
+            strict=True,
+        )
+        for function, cpu, value in columns:
+            if function == Function.KMAP_HIGH:
+                self.permanent.add(value)
+            elif function in _TEMPORARY_RETURNS:
+                self._add_window(cpu, value & 0xFFFFF000)
+        frames = batch.value[(batch.kind == Kind.MAP) & (batch.argument == Argument.PFN)]
+        if len(frames):
+            self._widen(self.pfns, int(frames.min()), int(frames.max()))
+
+    def _add_window(self, cpu: int, page: int) -> None:
+        # Windows lie in the last megabytes, linear addresses never reach them.
+        if page >= 0xFF000000:
+            self.windows[cpu, page] = self.windows.get((cpu, page), 0) + 1
+        else:
+            self._widen(self.linear, page, page)
+
+    @staticmethod
+    def _widen(bounds: set[int], low: int, high: int) -> None:
+        every = bounds | {low, high}
+        bounds.clear()
+        bounds.update({min(every), max(every)})
+
+    @property
+    def ram(self) -> int:
+        """Enough RAM for every frame seen, and at least 2 GiB."""
+        top = (max(self.pfns) + 1) << 12 if self.pfns else 0
+        return max(_DEFAULT_RAM, -(-top // (64 << 20)) * (64 << 20))
+
+    def families(self) -> tuple[str, ...]:
+        """The families whose functions these are, most likely first."""
+        if self.functions & _LOCAL:
+            return ("L1", "L0")
+        if self.functions & _HIGH_HALF:
+            return ("S4",)
+        if self.typed:
+            return ("T10", "T9", "T8", "T7", "T6", "T4")
+        if self.functions & _OLD_UNMAPS:
+            return ("S3", "S1", "S0")
+        return ("L1", "S4")
+
+
+def _misfit(profile: Profile, evidence: Evidence) -> str:
+    """Why *profile* cannot have made this recording, or nothing."""
+    if evidence.max_cpu >= profile.nr_cpus:
+        return f"CPU {evidence.max_cpu} with NR_CPUS {profile.nr_cpus}"
+    layout = profile.layout(evidence.ram)
+    for cpu, address in evidence.windows:
+        if why := _misplaced(profile, layout, cpu, address):
+            return why
+    for address in evidence.permanent:
+        # Low pages that go through kmap() keep their linear address.
+        if not layout.is_pkmap(address) and not layout.is_lowmem(address):
+            return f"permanent window {address:#x} is not in this kernel's pkmap area"
+    if evidence.linear and max(evidence.linear) >= layout.high_memory:
+        return f"linear address {max(evidence.linear):#x} is above high_memory"
+    forced = profile.maps_low_pages
+    if evidence.pfns and not forced and min(evidence.pfns) < layout.max_low_pfn:
+        return f"a window for frame {min(evidence.pfns):#x}, which is in low memory"
+    return ""
+
+
+def _misplaced(profile: Profile, layout: Layout, cpu: int, address: int) -> str:
+    found = layout.window_of(address)
+    if found is None:
+        return f"window {address:#x} is outside this kernel's window area"
+    owner, slot = found
+    if owner != cpu:
+        return f"window {address:#x} was returned on CPU {cpu} but belongs to CPU {owner}"
+    guarded = profile.guard_slots or (profile.era is Era.TYPED and profile.debug_highmem)
+    if guarded and slot % 2 == 0:
+        return f"window {address:#x} is a guard slot"
+    return ""
+
+
+def _candidates(evidence: Evidence) -> Iterator[Profile]:
+    """Built-in profiles first, then combinations of the options that move windows."""
+    families = evidence.families()
+    for profile in builtin_profiles().values():
+        if profile.family in families:
+            yield profile
+    nr_cpus = max(32, evidence.max_cpu + 1)
+    for family in families:
+        for debug in (False, True):
+            for pae in (False, True):
+                yield from _variants(family, debug=debug, pae=pae, nr_cpus=nr_cpus)
+
+
+def _variants(family: str, *, debug: bool, pae: bool, nr_cpus: int) -> Iterator[Profile]:
+    base = make_profile(family, debug_highmem=debug, pae=pae, nr_cpus=nr_cpus, nx=pae)
+    per_cpu = base.windows_per_cpu
+    for shift in (0, 1, -1):
+        geometry = base.geometry
+        if shift == 1:
+            geometry = replace(geometry, ohci1394="before-apic")
+        elif shift == -1:
+            geometry = replace(geometry, io_apic=False)
+        name = f"{family.lower()}-{'pae' if pae else '2level'}-{per_cpu}"
+        title = (
+            f"Linux {FAMILIES[family].versions}, {'PAE' if pae else 'two-level'}, "
+            f"{per_cpu} windows per CPU"
+        )
+        yield replace(base, name=name, title=title, geometry=geometry)
+
+
+def detect(batches: Iterable[Batch]) -> tuple[Profile, Evidence, str]:
+    """The profile that explains *batches*, what they showed, and the reason in words.
+
+    UsageError if none does: then ``--profile`` has to say it.
+    """
+    evidence = Evidence()
+    for batch in batches:
+        evidence.add(batch)
+    fitting: list[Profile] = []
+    first_misfit = ""
+    for profile in _candidates(evidence):
+        why = _misfit(profile, evidence)
+        if not why:
+            fitting.append(profile)
+            if profile.name not in builtin_profiles():
+                break  # variants are a fallback: the first that fits will do
+        elif not first_misfit:
+            first_misfit = f"{profile.name}: {why}"
+    if not fitting:
+        raise UsageError(
+            f"no known kernel fits this recording ({first_misfit}); say which with --profile"
+        )
+    builtin = [p for p in fitting if p.name in builtin_profiles()]
+    chosen = (builtin or fitting)[0]
+    return chosen, evidence, _explain(chosen, builtin[1:], evidence)
+
+
+def _explain(chosen: Profile, others: list[Profile], evidence: Evidence) -> str:
+    functions = sorted(Function(f).name.lower() for f in evidence.functions if f)
+    cpus = {cpu for cpu, _ in evidence.windows}
+    parts = [f"calls {', '.join(functions)}"]
+    if evidence.windows:
+        parts.append(
+            f"{len(evidence.windows)} different windows on {len(cpus)} CPU(s), "
+            f"{chosen.windows_per_cpu} apart"
+        )
+    if evidence.permanent:
+        parts.append(f"permanent windows from {min(evidence.permanent):#x}")
+    if evidence.pfns:
+        parts.append(f"lowest frame in a window {min(evidence.pfns):#x}")
+    text = "detected: " + "; ".join(parts)
+    if others:
+        text += f" (fits {', '.join(p.name for p in others)} as well)"
+    return text

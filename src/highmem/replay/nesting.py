@@ -1,0 +1,319 @@
+"""Replay of the stack and local eras: windows that nest, judged call by call.
+
+Every recorded map call is done by the exact model as well; the address that the model
+chooses is the prediction.  A stack of windows is *known* while nothing contradicts it;
+what a recording does not show (its beginning, losses) makes it unknown until an address
+that the kernel chose tells again how many windows are open.
+"""
+
+from __future__ import annotations
+
+from highmem.kernel.bug import KernelBug
+from highmem.replay.driver import Driver, LocalDriver, make_driver
+from highmem.replay.lowmem import judge_low, low_page
+from highmem.replay.session import Session, task_key
+from highmem.replay.state import (
+    Event,
+    InFlight,
+    Knowledge,
+    Stack,
+    Suspicion,
+    Window,
+    level_of,
+)
+from highmem.replay.unmaps import Unmaps
+
+__all__ = ["Nesting"]
+
+PAGE_MASK = 0xFFFFF000
+
+
+class Nesting:
+    """The temporary windows of one recording."""
+
+    __slots__ = ("_driver", "_limit", "_local", "_session", "_stacks", "_unmaps")
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._driver: Driver = make_driver(session.kernel)
+        self._local = self._driver if isinstance(self._driver, LocalDriver) else None
+        self._limit = session.profile.depth_limit
+        self._stacks: dict[int, Stack] = {}
+        self._unmaps = Unmaps(session, self._driver, self._stacks)
+
+    # Stacks.
+
+    def stack(self, event: Event) -> Stack:
+        """The stack that a call at *event* nests on; the model is switched to it."""
+        key = self._driver.key(event.cpu, task_key(event))
+        fits = self._driver.enter(event.cpu, task_key(event))
+        stack = self._stacks.get(key)
+        if stack is None:
+            stack = self._stacks[key] = Stack(key, Knowledge.ASSUMED, event.cpu)
+            stack.touched = event.line
+        lost = self._session.lost_since(event.cpu, stack.touched)
+        if not fits or lost or self._session.head or stack.doomed:
+            self._forget(stack, "events lost" if lost else "")
+        stack.touched = event.line
+        stack.cpu = event.cpu
+        return stack
+
+    def _forget(self, stack: Stack, why: str) -> None:
+        """Nothing is known of *stack* any more."""
+        recorder = self._session.recorder
+        if stack.suspicions:
+            # A task that goes on after the BUG the model predicts shows that events are missing.
+            recorder.count("calls not judged: events are missing", len(stack.suspicions))
+            stack.suspicions.clear()
+        open_windows = sum(window is not None for window in stack.windows)
+        if open_windows and why:
+            recorder.count("windows open when events were lost", open_windows)
+        if not self._session.head:
+            stack.windows.clear()
+            self._driver.set_depth(0)
+        stack.doomed = False
+        stack.knowledge = Knowledge.UNKNOWN
+
+    def _adopt(self, stack: Stack, depth: int) -> None:
+        """The kernel showed that *depth* windows are open."""
+        self._driver.recover() if stack.doomed else None
+        self._driver.set_depth(depth)
+        del stack.windows[depth:]
+        stack.windows.extend([None] * (depth - len(stack.windows)))
+
+    def _own_slot(self, event: Event, address: int) -> int | None:
+        """How many windows lie below *address* on the stack of this CPU, None if it is not of
+        this CPU's windows."""
+        found = self._session.layout.window_of(address & PAGE_MASK)
+        if found is None or found[0] != event.cpu:
+            return None
+        incr = self._session.kernel.temporary.km_incr if self._local else 1  # type: ignore[union-attr]
+        return found[1] // incr
+
+    # Maps.
+
+    def apply(self, flight: InFlight, event: Event, actual: int | None) -> None:
+        """Let the model do the call; *actual* is the recorded address if there is one."""
+        flight.applied = True
+        self._session.verdict.map_calls += 1
+        self._session.recorder.cpu(event.cpu).maps += 1
+        if not flight.high and low_page(flight, actual, self._session):
+            return
+        stack = self.stack(event)
+        if stack.suspicions and actual is not None:
+            self._resolve(stack, event, actual)
+        if stack.knowledge is Knowledge.UNKNOWN:
+            self._apply_unknown(flight, stack, event, actual)
+            return
+        self._note_other_task(stack, event)
+        predicted = self._map(flight, stack, event)
+        flight.predicted = predicted
+        if predicted is None:
+            flight.why_not = "the model says that the kernel hits a BUG here"
+        for suspicion in stack.suspicions:
+            suspicion.other_depth += 1
+
+    def _apply_unknown(
+        self, flight: InFlight, stack: Stack, event: Event, actual: int | None
+    ) -> None:
+        flight.why_not = "before the first complete call, or after a loss"
+        slot = None if actual is None else self._own_slot(event, actual)
+        if slot is None:
+            return
+        self._adopt(stack, slot)
+        stack.knowledge = Knowledge.KNOWN
+        self._map(flight, stack, event)
+
+    def _map(self, flight: InFlight, stack: Stack, event: Event) -> int | None:
+        session = self._session
+        pfn = session.memmap.model_pfn(flight.value, flight.argument)
+        try:
+            address = self._driver.map(pfn, session.kernel.kmap_prot)
+        except KernelBug as error:
+            self._map_bug(flight, stack, event, error)
+            return None
+        flight.window = window = session.window(flight, event, address)
+        stack.windows.append(window)
+        flight.depth = depth = len(stack.windows)
+        if depth > self._limit:
+            self._too_deep(stack, event, window, depth)
+        return address
+
+    def _too_deep(self, stack: Stack, event: Event, window: Window, depth: int) -> None:
+        """Stack era without DEBUG_HIGHMEM: nothing bounds the index."""
+        session = self._session
+        where = session.recorder.where(event, window.address)
+        evidence = tuple(w.describe() for w in stack.windows[-3:] if w)
+        what = (
+            f"{depth} windows are open at once on CPU {event.cpu}, which has {self._limit}; this "
+            f"one is the first of CPU {event.cpu + 1}"
+        )
+
+        def confirm() -> None:
+            session.recorder.find(
+                "too-deep", where, what, "nothing: this kernel has no bound here", evidence
+            )
+
+        session.unmap_doubts.wait(
+            confirm, lambda: session.recorder.count("deep nesting after the last unmap event")
+        )
+
+    def _map_bug(self, flight: InFlight, stack: Stack, event: Event, error: KernelBug) -> None:
+        """The model hits a BUG: true if the task shows no further call."""
+        session = self._session
+        rule = "busy-entry" if "pte_none" in error.splat.condition else "too-deep"
+        page = session.memmap.describe(flight.value, flight.argument)
+        what = f"mapping {page} " + (
+            "finds the entry of its slot in use"
+            if rule == "busy-entry"
+            else f"needs a slot more than the {self._limit} there are"
+        )
+        evidence = tuple(w.describe() for w in stack.windows[-3:] if w)
+        where = session.recorder.where(event)
+        words = session.words.bug(error)
+
+        def report(certain: bool) -> None:
+            session.recorder.find(rule, where, what, words, evidence, certain=certain)
+
+        stack.doomed = True
+        stack.suspicions.append(Suspicion(0, event.line, report))
+        self._driver.recover()
+
+    def judge(self, flight: InFlight, event: Event) -> None:
+        """Compare the recorded address with the prediction."""
+        session = self._session
+        actual = event.value
+        if flight.predicted is None:
+            session.recorder.not_judged(flight.why_not)
+            return
+        if flight.low:
+            judge_low(flight, event, session)
+            return
+        stack = self._stacks[self._driver.key(event.cpu, task_key(event))]
+        if flight.predicted == actual:
+            session.verdict.right += 1
+            stack.knowledge = Knowledge.KNOWN
+            self._confirm_switched(stack)
+            return
+        predicted, flight.predicted = flight.predicted, None
+        flight.why_not = "the other return of a call that was not predicted"
+        slot = self._own_slot(event, actual)
+        if stack.knowledge is Knowledge.ASSUMED:
+            session.recorder.not_judged("the task already held windows when it was first seen")
+        else:
+            self._moved(event, predicted)
+        if slot is None:
+            self._forget(stack, "")
+            return
+        window = stack.windows[-1] if stack.windows else None
+        self._adopt(stack, slot + 1)
+        flight.depth = slot + 1
+        if window is not None:
+            window.address = actual
+            stack.windows[-1] = window
+        stack.knowledge = Knowledge.KNOWN
+
+    def _confirm_switched(self, stack: Stack) -> None:
+        """A right prediction counts on every window below: they are really open."""
+        if not self._local:
+            for window in stack.windows[:-1]:
+                if window and window.switched_line:
+                    window.confirmed = True
+
+    def _moved(self, event: Event, predicted: int) -> None:
+        """A wrong prediction, unless no unmap event follows anywhere."""
+        session = self._session
+        where = session.recorder.where(event, event.value)
+        what = f"the kernel returned {event.value:#010x}, the model predicts {predicted:#010x}"
+        caller = session.strings[event.caller]
+
+        def confirm() -> None:
+            session.verdict.wrong += 1
+            session.recorder.find(
+                "window-moved", where, what, "not known", (f"line {event_line}: {caller}",)
+            )
+
+        event_line = event.line
+        session.unmap_doubts.wait(
+            confirm, lambda: session.recorder.not_judged("after the last unmap event")
+        )
+
+    def _resolve(self, stack: Stack, event: Event, actual: int) -> None:
+        """The kernel's next address on a stack with suspicions tells which story is true."""
+        slot = self._own_slot(event, actual)
+        depth = self._driver.depth()
+        others = {suspicion.other_depth for suspicion in stack.suspicions}
+        suspicions, stack.suspicions = stack.suspicions, []
+        if slot == depth:
+            for suspicion in suspicions:
+                suspicion.report(slot not in others)
+            return
+        self._session.recorder.count("calls not judged: events are missing", len(suspicions))
+        if slot is not None:
+            self._adopt(stack, slot)
+        stack.knowledge = Knowledge.KNOWN
+
+    def _note_other_task(self, stack: Stack, event: Event) -> None:
+        """Stack era: another task runs while an atomic window is open on this CPU."""
+        if self._local or level_of(event.flags):
+            return
+        here = task_key(event)
+        for window in stack.windows:
+            if window and window.level == 0 and window.task_key != here:
+                window.switched_line = window.switched_line or event.line
+
+    # The rest.
+
+    def unmap(self, event: Event) -> None:
+        """An unmap function was entered."""
+        self._session.unmap_doubts.seen()
+        if self._session.layout.is_window(event.value & PAGE_MASK):
+            stack = self.stack(event)
+            self._note_other_task(stack, event)
+            self._unmaps.window(event, stack)
+        else:
+            self._unmaps.outside(
+                event, self._stacks.get(self._driver.key(event.cpu, task_key(event)))
+            )
+
+    def switch(self, event: Event) -> None:
+        """``sched_switch``: what does the task that leaves still hold?"""
+        leaving = task_key(event)
+        dead = self._session.strings[event.state][:1] in ("X", "Z")
+        stack = self._stacks.get(self._driver.key(event.cpu, leaving))
+        if stack is not None:
+            self._leaves(stack, event, leaving, dead)
+        self._driver.enter(event.cpu, event.next_pid or -1 - event.cpu)
+        if dead and self._local:
+            self._local.forget(leaving)
+            self._stacks.pop(leaving, None)
+
+    def _leaves(self, stack: Stack, event: Event, leaving: int, dead: bool) -> None:
+        held = [w for w in stack.windows if w and w.task_key == leaving]
+        if self._local is None:
+            for window in held:
+                if window.level == 0:
+                    window.switched_line = window.switched_line or event.line
+        elif not self._session.strings[event.state].startswith("R"):
+            for window in held:
+                self._unmaps.slept(window, event)
+        if dead:
+            if self._local:
+                for suspicion in stack.suspicions:
+                    suspicion.report(True)
+                stack.suspicions.clear()
+            for window in held:
+                self._unmaps.leaked(window, event, "its task ended")
+                if self._local is None:
+                    stack.windows[stack.windows.index(window)] = None
+
+    def finish(self, end_ns: int) -> None:
+        """The recording is over: suspicions, and windows still open."""
+        session = self._session
+        for stack in self._stacks.values():
+            for suspicion in stack.suspicions:
+                if suspicion.line < session.last_return:
+                    suspicion.report(False)
+                else:
+                    session.recorder.count("calls not judged: the recording ends")
+        self._unmaps.finish(end_ns)

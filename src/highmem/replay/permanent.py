@@ -1,0 +1,303 @@
+"""Replay of permanent mappings: which window ``kmap_high`` hands out, and who gives it back.
+
+The model's own search predicts each new window.  What was mapped before the recording is
+learned as it shows: a page that comes back in a window never seen was there already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from highmem.kernel.bug import KernelBug, KernelDeadlock
+from highmem.kernel.pages import Page
+from highmem.replay.lowmem import judge_low, low_page
+from highmem.replay.session import Session, task_key
+from highmem.replay.state import Event, InFlight, Window
+
+__all__ = ["Permanent"]
+
+
+@dataclass(slots=True, eq=False)
+class _Complaint:
+    """A kunmap at which the model hits a BUG: true if its task shows no further call."""
+
+    line: int
+    report: Callable[[bool], None]
+
+
+class Permanent:
+    """The permanent windows of one recording."""
+
+    __slots__ = (
+        "_complaints",
+        "_from_before",
+        "_last_sure",
+        "_model",
+        "_owners",
+        "_pages",
+        "_seen",
+        "_session",
+    )
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._model = session.kernel.permanent
+        self._pages: dict[int, Page] = {}
+        """Recorded page pointers to pages of the model; different ones stay different."""
+        self._seen: set[int] = set()
+        """Windows whose state is known, because the recording showed them handed out."""
+        self._from_before: set[int] = set()
+        """Windows that had been mapped before the recording: their use count is not known."""
+        self._last_sure = False
+        self._owners: dict[int, list[Window]] = {}
+        self._complaints: dict[int, _Complaint] = {}
+        session.verdict.permanent.size = session.layout.LAST_PKMAP
+
+    def _page(self, value: int) -> Page:
+        page = self._pages.get(value)
+        if page is None:
+            layout = self._session.layout
+            if len(self._pages) >= 8 * layout.LAST_PKMAP:
+                self._drop_unmapped()
+            pfn = self._session.memmap.pfn(value)
+            known = pfn is not None and layout.highstart_pfn <= pfn < layout.highend_pfn
+            page = self._session.kernel.pfn_to_page(
+                pfn if known and pfn is not None else self._free_pfn()
+            )
+            self._pages[value] = page
+        return page
+
+    def _free_pfn(self) -> int:
+        used = {page.pfn for page in self._pages.values()}
+        layout = self._session.layout
+        return next(p for p in range(layout.highstart_pfn, layout.highend_pfn) if p not in used)
+
+    def _drop_unmapped(self) -> None:
+        address = self._session.kernel.page_address
+        self._pages = {v: page for v, page in self._pages.items() if address(page) is not None}
+
+    # Maps.
+
+    def apply(self, flight: InFlight, event: Event, actual: int | None) -> None:
+        """Let the model do the call; *actual* is the recorded address if there is one."""
+        session = self._session
+        flight.applied = True
+        session.verdict.map_calls += 1
+        self._alive(event)
+        if not flight.high and low_page(flight, actual, session):
+            return
+        page = self._page(flight.value)
+        known = session.kernel.page_address(page)
+        flight.depth = 1
+        session.verdict.permanent.maps += 1
+        session.verdict.permanent.reused += known is not None
+        if known is None and actual is not None and not self._expected(actual):
+            flight.why_not = "permanent windows from before the recording"
+            self._place(page, actual)
+        try:
+            self._session.kernel.context.this = session.kernel.context.cpus[event.cpu]
+            address = self._model.kmap_high(page)
+        except KernelDeadlock as error:
+            self._exhausted(event, str(error))
+            flight.why_not = "all permanent windows are in use"
+            return
+        if not flight.why_not:
+            flight.predicted = address
+            self._last_sure = self._last_sure or known is None
+        self._opened(flight, event, address)
+
+    def _opened(self, flight: InFlight, event: Event, address: int) -> None:
+        session = self._session
+        nr = session.layout.pkmap_nr(address)
+        self._seen.add(nr)
+        flight.window = window = session.window(flight, event, address)
+        window.permanent = True
+        self._owners.setdefault(nr, []).append(window)
+        stats = session.verdict.permanent
+        stats.windows = len(self._seen)
+        in_use = sum(1 for owners in self._owners.values() if owners)
+        stats.most_in_use = max(stats.most_in_use, in_use)
+
+    def _expected(self, actual: int) -> bool:
+        """Whether a new window at *actual* is one that the model can be held to."""
+        layout = self._session.layout
+        if not layout.is_pkmap(actual):
+            return True
+        nr = layout.pkmap_nr(actual)
+        if not self._seen:
+            return False
+        return nr in self._seen or nr == self._peek()
+
+    def _peek(self) -> int:
+        """The window that the model's search would hand out now."""
+        count, size = self._model.pkmap_count, self._session.layout.LAST_PKMAP
+        wrapped = 0
+        for step in range(1, 2 * size):
+            nr = (self._model.last_pkmap_nr + step) % size
+            wrapped = wrapped or nr == 0
+            if count[nr] == 0 or (wrapped and count[nr] == 1):
+                return nr
+        return -1
+
+    def _place(self, page: Page, actual: int) -> None:
+        """*page* had window *actual* before the recording, or took it past windows that were in
+        use then: either way it is there now."""
+        session, model = self._session, self._model
+        nr = session.layout.pkmap_nr(actual)
+        ptes = session.kernel.ptes
+        ptes.set_pte(model.pte_of(nr), ptes.pfn_pte(page.pfn, ptes.kmap_prot))
+        model.pkmap_count[nr] = 1
+        session.kernel.addresses.set_page_address(page, actual)
+        self._from_before.add(nr)
+        if not self._last_sure:
+            model.last_pkmap_nr = max(nr, model.last_pkmap_nr if self._seen else 0)
+
+    def _exhausted(self, event: Event, text: str) -> None:
+        session = self._session
+        session.recorder.find(
+            "pool-exhausted",
+            session.recorder.where(event),
+            text,
+            "the task sleeps until a window is given back",
+            (f"line {event.line}: {session.recorder.task_name(event)} calls kmap()",),
+        )
+
+    def judge(self, flight: InFlight, event: Event) -> None:
+        """Compare the recorded address with the prediction."""
+        session = self._session
+        if flight.predicted is None:
+            session.recorder.not_judged(flight.why_not)
+        elif flight.low:
+            judge_low(flight, event, session)
+        elif flight.predicted == event.value:
+            session.verdict.right += 1
+        else:
+            self._moved(flight, event)
+
+    def _moved(self, flight: InFlight, event: Event) -> None:
+        session = self._session
+        session.verdict.wrong += 1
+        session.recorder.find(
+            "window-moved",
+            session.recorder.where(event, event.value),
+            f"kmap() returned {event.value:#010x}, the model predicts {flight.predicted:#010x}",
+            "not known",
+            (f"line {flight.line}: {session.memmap.describe(flight.value, flight.argument)}",),
+        )
+        self._last_sure = False
+
+    # Unmaps.
+
+    def unmap(self, event: Event) -> None:
+        """``kunmap`` or ``kunmap_high`` was entered; ``value`` is the page."""
+        session = self._session
+        session.verdict.permanent.unmaps += 1
+        self._alive(event)
+        if session.layout.is_pkmap(event.value) or session.layout.is_window(event.value):
+            self._address_not_page(event)
+            return
+        page = self._pages.get(event.value)
+        address = session.kernel.page_address(page) if page is not None else None
+        if page is None or address is None:
+            session.recorder.count("kunmap of pages whose kmap was not recorded")
+            return
+        nr = session.layout.pkmap_nr(address)
+        if nr in self._from_before and not self._owners.get(nr):
+            session.recorder.count("kunmap of pages whose kmap was not recorded")
+            return
+        owners = self._owners.get(nr, [])
+        mine = next((w for w in reversed(owners) if w.task_key == task_key(event)), None)
+        window = mine or (owners[-1] if owners else None)
+        if window is not None:
+            owners.remove(window)
+            session.recorder.closed(window, event.time)
+        try:
+            self._model.kunmap_high(page)
+        except KernelBug as error:
+            self._model.pkmap_count[nr] = 1
+            self._complain(event, session.words.bug(error))
+
+    def _address_not_page(self, event: Event) -> None:
+        session = self._session
+        session.recorder.find(
+            "address-not-page",
+            session.recorder.where(event, event.value),
+            f"kunmap() is given the address {event.value:#010x} instead of the page",
+            "reads page flags from inside the window's data: nothing, or BUG in kunmap_high()",
+            (f"line {event.line}: {session.recorder.task_name(event)} calls kunmap()",),
+        )
+
+    def _complain(self, event: Event, words: str) -> None:
+        session = self._session
+        where = session.recorder.where(event)
+        page = session.memmap.describe(event.value, event.argument)
+        evidence = (f"line {event.line}: {where.task} unmaps {page}, which has no users",)
+
+        def report(certain: bool) -> None:
+            what = f"kunmap() of {page}, whose window has no users"
+            session.recorder.find("unmapped-kunmap", where, what, words, evidence, certain=certain)
+
+        self._complaints[task_key(event)] = _Complaint(event.line, report)
+
+    def _alive(self, event: Event) -> None:
+        """The task goes on, so it did not hit the BUG: a kmap is missing from the recording."""
+        if self._complaints.pop(task_key(event), None) is not None:
+            self._session.recorder.count("calls not judged: events are missing")
+
+    def flush(self, event: Event) -> None:
+        """``kmap_flush_unused`` was entered."""
+        self._session.verdict.permanent.flushes += 1
+        if self._session.profile.features.has_kmap_flush_unused:
+            self._model.kmap_flush_unused()
+
+    def lost(self) -> None:
+        """Events were lost: maps and unmaps of anybody may be among them."""
+        self._complaints.clear()
+        self._seen.clear()
+        self._from_before.clear()
+        self._owners.clear()
+        self._last_sure = False
+        for page in self._pages.values():
+            if self._session.kernel.page_address(page) is not None:
+                self._session.kernel.addresses.set_page_address(page, None)
+        self._pages.clear()
+        self._model.pkmap_count[:] = [0] * len(self._model.pkmap_count)
+
+    def died(self, event: Event) -> None:
+        """A task ended: what it hit is certain, what it still holds is likely leaked."""
+        key = task_key(event)
+        complaint = self._complaints.pop(key, None)
+        if complaint is not None:
+            complaint.report(True)
+        for owners in self._owners.values():
+            for window in owners:
+                if window.task_key == key:
+                    window.switched_line = event.line
+
+    def finish(self) -> None:
+        """The recording is over."""
+        session = self._session
+        for complaint in self._complaints.values():
+            if complaint.line < session.last_return:
+                complaint.report(False)
+            else:
+                session.recorder.count("calls not judged: the recording ends")
+        for owners in self._owners.values():
+            for window in owners:
+                if window.switched_line:
+                    self._leaked(window)
+        in_use = sum(count > 1 for count in self._model.pkmap_count)
+        session.verdict.permanent.in_use_at_end = in_use
+
+    def _leaked(self, window: Window) -> None:
+        session = self._session
+        session.recorder.find(
+            "leaked-window",
+            window.where(),
+            f"{window.page} keeps the permanent window {window.address:#010x}: the task that "
+            "mapped it ended and nobody unmapped it",
+            f"nothing, until all {session.layout.LAST_PKMAP} are used up; then kmap() sleeps",
+            (window.describe(), f"line {window.switched_line}: {window.task} ends"),
+            certain=False,
+        )

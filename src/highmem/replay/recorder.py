@@ -1,0 +1,109 @@
+"""The statistics of a replay: callers, CPUs, tasks, depths, hold times."""
+
+from __future__ import annotations
+
+from highmem.findings import Confidence, Finding, Where, rule
+from highmem.replay.state import Event, Window
+from highmem.replay.verdict import CallerStats, CpuStats, TaskStats, Verdict
+from highmem.trace.schema import Strings
+
+__all__ = ["Recorder"]
+
+_MOST_TASKS = 4096
+"""Tasks kept by name; the rest count together, so that a recording cannot fill memory."""
+
+
+class Recorder:
+    """Fills a verdict's statistics while events go by."""
+
+    __slots__ = ("strings", "verdict")
+
+    def __init__(self, verdict: Verdict, strings: Strings) -> None:
+        self.verdict = verdict
+        self.strings = strings
+
+    def task_name(self, event: Event) -> str:
+        """``comm-pid``, as ftrace writes it."""
+        return f"{self.strings[event.comm]}-{event.pid}"
+
+    def cpu(self, cpu: int) -> CpuStats:
+        """The statistics of one CPU."""
+        found = self.verdict.cpus.get(cpu)
+        if found is None:
+            found = self.verdict.cpus[cpu] = CpuStats(cpu)
+        return found
+
+    def count(self, kind: str, by: int = 1) -> None:
+        """One more thing of *kind* that the recording does not let one know."""
+        unknown = self.verdict.unknown
+        unknown[kind] = unknown.get(kind, 0) + by
+
+    def not_judged(self, reason: str) -> None:
+        """One more return event that could not be predicted."""
+        reasons = self.verdict.not_judged
+        reasons[reason] = reasons.get(reason, 0) + 1
+
+    def opened(self, window: Window, depth: int) -> None:
+        """A window was opened; it is the *depth*-th of its stack."""
+        verdict = self.verdict
+        if window.permanent:
+            return
+        verdict.depths[depth] = verdict.depths.get(depth, 0) + 1
+        cpu = self.cpu(window.cpu)
+        cpu.deepest = max(cpu.deepest, depth)
+        task = verdict.tasks.get(window.task)
+        if task is None:
+            name = window.task if len(verdict.tasks) < _MOST_TASKS else "(other tasks)"
+            task = verdict.tasks.setdefault(name, TaskStats(name))
+        task.maps += 1
+        task.deepest = max(task.deepest, depth)
+
+    def called(self, caller: str, depth: int) -> None:
+        """A map call returned to *caller*, which nests *depth* deep with it."""
+        name = caller_name(caller)
+        stats = self.verdict.callers.get(name)
+        if stats is None:
+            stats = self.verdict.callers[name] = CallerStats(name)
+        stats.maps += 1
+        stats.deepest = max(stats.deepest, depth)
+
+    def closed(self, window: Window, time: int) -> None:
+        """A window was closed by its own unmap."""
+        if not window.caller:
+            return
+        stats = self.verdict.callers.get(caller_name(window.caller))
+        if stats is None:
+            return
+        held = max(0, time - window.time)
+        stats.closed += 1
+        stats.total_ns += held
+        if held > stats.longest_ns or not stats.longest_line:
+            stats.longest_ns, stats.longest_line = held, window.line
+
+    def find(
+        self,
+        name: str,
+        where: Where,
+        what: str,
+        kernel_does: str,
+        evidence: tuple[str, ...],
+        *,
+        certain: bool = True,
+    ) -> None:
+        """Add a finding."""
+        confidence = Confidence.CERTAIN if certain else Confidence.LIKELY
+        self.verdict.findings.append(
+            Finding(rule(name), where, what, kernel_does, evidence, confidence)
+        )
+
+    def where(self, event: Event, address: int | None = None) -> Where:
+        """The place of *event* in the recording."""
+        task = self.task_name(event)
+        return Where(line=event.line, time_ns=event.time, cpu=event.cpu, task=task, address=address)
+
+
+def caller_name(caller: str) -> str:
+    """The function of ``copy_page_range+0x1bf``, with its module if any."""
+    symbol, plus, rest = caller.partition("+")
+    module = rest.partition(" ")[2]
+    return f"{symbol} {module}" if plus and module else symbol

@@ -1,0 +1,128 @@
+"""What all parts of one replay share."""
+
+from __future__ import annotations
+
+from highmem.kernel.kernel import Kernel
+from highmem.kernel.layout import Layout
+from highmem.kernel.profile import Profile
+from highmem.replay.doubt import Doubts
+from highmem.replay.recorder import Recorder
+from highmem.replay.state import Event, InFlight, Window, level_of, preempt_depth
+from highmem.replay.verdict import Verdict
+from highmem.replay.words import KernelWords
+from highmem.trace.schema import Argument, Strings
+
+__all__ = ["MemMap", "Session", "task_key"]
+
+
+def task_key(event: Event) -> int:
+    """A number for the task of an event: its pid, or for an idle task one per CPU."""
+    return event.pid or -1 - event.cpu
+
+
+class MemMap:
+    """``mem_map`` as the recording shows it: which frame a ``struct page *`` describes.
+
+    One pair of a page and its frame gives the array's base; every later pair has to agree.
+    """
+
+    __slots__ = ("_layout", "_struct_size", "base", "disagreements")
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._struct_size = layout.geometry.sizeof_struct_page
+        self.base: int | None = None
+        self.disagreements = 0
+
+    def learn(self, page: int, pfn: int) -> None:
+        """A call showed that *page* describes frame *pfn*."""
+        base = page - pfn * self._struct_size
+        if self.base is None:
+            self.base = base
+        elif base != self.base:
+            self.disagreements += 1
+
+    def pfn(self, page: int) -> int | None:
+        """The frame of *page*, None while the base is not known or nothing fits."""
+        if self.base is None:
+            return None
+        pfn, rest = divmod(page - self.base, self._struct_size)
+        return pfn if rest == 0 and 0 <= pfn < 1 << 24 else None
+
+    def model_pfn(self, value: int, argument: int) -> int:
+        """A high frame of the model for what was mapped: the very frame where it is known,
+        else some frame that stands for it (which one never changes an address)."""
+        layout = self._layout
+        pfn = value if argument == Argument.PFN else self.pfn(value)
+        if pfn is not None and layout.highstart_pfn <= pfn < layout.highend_pfn:
+            return pfn
+        return layout.highstart_pfn + (value >> 3) % (layout.highend_pfn - layout.highstart_pfn)
+
+    def describe(self, value: int, argument: int) -> str:
+        """``page 0x… (frame 0x…)``, as far as it is known."""
+        if argument == Argument.PFN:
+            return f"frame {value:#x}"
+        if argument != Argument.PAGE:
+            return "a page that was not recorded"
+        pfn = self.pfn(value)
+        return f"page {value:#x}" + (f" (frame {pfn:#x})" if pfn is not None else "")
+
+
+class Session:
+    """One replay: the modelled kernel, the verdict, and what the parts tell each other."""
+
+    __slots__ = (
+        "head",
+        "kernel",
+        "last_return",
+        "last_unmap",
+        "layout",
+        "lost_at",
+        "memmap",
+        "profile",
+        "recorder",
+        "strings",
+        "unmap_doubts",
+        "verdict",
+        "words",
+    )
+
+    def __init__(self, profile: Profile, ram: int, strings: Strings, verdict: Verdict) -> None:
+        self.profile = profile
+        self.kernel = Kernel.boot(profile, ram=ram, cpus=profile.nr_cpus)
+        self.layout = self.kernel.layout
+        self.strings = strings
+        self.verdict = verdict
+        self.recorder = Recorder(verdict, strings)
+        self.words = KernelWords(profile, self.kernel.log)
+        self.memmap = MemMap(self.layout)
+        self.head = True
+        """No complete call (map, return, unmap) was seen yet: probes may still be off."""
+        self.unmap_doubts = Doubts()
+        """What rests on an unmap that is missing."""
+        self.last_return = 0
+        """The last event that was a return of a map function."""
+        self.last_unmap = 0
+        """The last event that was an unmap of a temporary window's family."""
+        self.lost_at: dict[int, int] = {}
+        """CPU (-1: any) to the last event before which events were lost there."""
+
+    def window(self, flight: InFlight, event: Event, address: int) -> Window:
+        """What *flight* opened at *address*, returning at *event*."""
+        return Window(
+            address,
+            self.memmap.describe(flight.value, flight.argument),
+            flight.value,
+            task_key(event),
+            self.recorder.task_name(event),
+            level_of(flight.flags),
+            flight.line,
+            flight.time,
+            event.cpu,
+            preempt=preempt_depth(flight.flags),
+        )
+
+    def lost_since(self, cpu: int, line: int) -> bool:
+        """Whether events that may concern *cpu* were lost after event *line*."""
+        lost = self.lost_at
+        return bool(lost) and max(lost.get(cpu, 0), lost.get(-1, 0)) > line
