@@ -12,6 +12,7 @@ from itertools import chain
 
 from highmem.kernel.profile import Profile
 from highmem.replay.detect import Evidence, detect
+from highmem.replay.mappings import MappingSink
 from highmem.replay.reference import Reference
 from highmem.replay.verdict import Verdict
 from highmem.trace.schema import Batch, TraceSource
@@ -22,11 +23,17 @@ _EVENTS_TO_DETECT = 200_000
 """Events looked at to find the profile; they are held in memory until it is known."""
 
 
-def replay(source: TraceSource, profile: Profile | None = None, ram: int | None = None) -> Verdict:
+def replay(
+    source: TraceSource,
+    profile: Profile | None = None,
+    ram: int | None = None,
+    sinks: list[MappingSink] | None = None,
+) -> Verdict:
     """Replay the recording *source* and judge it.
 
     Without *profile* it is detected from the recording.  *ram* is the machine's RAM in bytes;
-    by default enough for every frame that shows at the start, and at least 2 GiB.  Raises
+    by default enough for every frame that shows at the start, and at least 2 GiB.  *sinks* get
+    every mapping (see ``mappings``) as it is closed.  Raises
     InputError from the reader and UsageError where no known kernel fits.
     """
     batches = iter(source)
@@ -43,7 +50,7 @@ def replay(source: TraceSource, profile: Profile | None = None, ram: int | None 
         for batch in held:
             evidence.add(batch)
     verdict = Verdict(source.name, source.format, profile, how, source.account)
-    engine = Reference(profile, ram or evidence.ram, source.strings, verdict)
+    engine = Reference(profile, ram or evidence.ram, source.strings, verdict, sinks)
     for batch in chain(held, batches):
         engine.feed(batch)
     return engine.finish()

@@ -126,8 +126,10 @@ class Flights:
         flight = self._match(context, function, event)
         if flight is None:
             done = context.done
-            if done is not None and done.answer == event.value and (
-                function in self._outers(done.function)
+            if (
+                done is not None
+                and done.answer == event.value
+                and (function in self._outers(done.function))
             ):
                 # The function around a call that is done; the next return is another call's.
                 flight = done
@@ -140,6 +142,8 @@ class Flights:
         flight.answer = event.value
         if flight.window is not None:
             flight.window.caller = self._session.strings[event.caller]
+            flight.window.caller_number = event.caller
+            flight.window.depth = flight.depth
             if not flight.window.returned:
                 flight.window.returned = True
                 self._session.recorder.opened(flight.window, flight.depth)
@@ -219,12 +223,13 @@ class Flights:
         """Events of *cpu* (-1: any) were lost: calls under way there may have ended."""
         for key in list(self._contexts):
             context = self._contexts[key]
-            context.done = None
+            if context.done is not None and cpu in (-1, context.done.cpu):
+                context.done = None
             gone = [f for f in context.flights if cpu in (-1, f.cpu)]
             if gone:
                 self._session.recorder.count("map calls under way when events were lost", len(gone))
                 context.flights = [f for f in context.flights if f not in gone]
-            if not context.flights:
+            if not context.flights and context.done is None:
                 del self._contexts[key]
 
     def end(self) -> None:

@@ -211,7 +211,7 @@ class Permanent:
         window = mine or (owners[-1] if owners else None)
         if window is not None:
             owners.remove(window)
-            session.recorder.closed(window, event.time)
+            session.recorder.closed(window, event)
         try:
             self._model.kunmap_high(page)
         except KernelBug as error:
@@ -285,6 +285,7 @@ class Permanent:
                 session.recorder.count("calls not judged: the recording ends")
         for owners in self._owners.values():
             for window in owners:
+                session.recorder.mapping(window, 0, -1)
                 if window.switched_line:
                     self._leaked(window)
         in_use = sum(count > 1 for count in self._model.pkmap_count)

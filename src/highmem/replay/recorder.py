@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from highmem.findings import Confidence, Finding, Where, rule
+from highmem.replay.histogram import bucket_of
+from highmem.replay.mappings import MappingBuilder
 from highmem.replay.state import Event, Window
 from highmem.replay.verdict import CallerStats, CpuStats, TaskStats, Verdict
 from highmem.trace.schema import Strings
@@ -16,10 +18,11 @@ _MOST_TASKS = 4096
 class Recorder:
     """Fills a verdict's statistics while events go by."""
 
-    __slots__ = ("strings", "verdict")
+    __slots__ = ("mappings", "strings", "verdict")
 
-    def __init__(self, verdict: Verdict, strings: Strings) -> None:
+    def __init__(self, verdict: Verdict, strings: Strings, mappings: MappingBuilder) -> None:
         self.verdict = verdict
+        self.mappings = mappings
         self.strings = strings
 
     def task_name(self, event: Event) -> str:
@@ -67,18 +70,41 @@ class Recorder:
         stats.maps += 1
         stats.deepest = max(stats.deepest, depth)
 
-    def closed(self, window: Window, time: int) -> None:
+    def closed(self, window: Window, event: Event) -> None:
         """A window was closed by its own unmap."""
-        if not window.caller:
-            return
-        stats = self.verdict.callers.get(caller_name(window.caller))
+        held = max(0, event.time - window.time)
+        self.mapping(window, event.line, event.time)
+        bucket = bucket_of(held)
+        holds = self.verdict.holds
+        holds[bucket] = holds.get(bucket, 0) + 1
+        stats = self.verdict.callers.get(caller_name(window.caller)) if window.caller else None
         if stats is None:
             return
-        held = max(0, time - window.time)
         stats.closed += 1
         stats.total_ns += held
+        stats.holds[bucket] = stats.holds.get(bucket, 0) + 1
         if held > stats.longest_ns or not stats.longest_line:
             stats.longest_ns, stats.longest_line = held, window.line
+
+    def mapping(self, window: Window, close_line: int, close_ns: int) -> None:
+        """Hand *window* on as a row of MAPPING_COLUMNS."""
+        self.mappings.add(
+            (
+                window.line,
+                window.time,
+                close_line,
+                close_ns,
+                window.cpu,
+                window.pid,
+                window.comm,
+                window.caller_number,
+                window.address,
+                window.page_value,
+                window.argument,
+                window.depth,
+                window.permanent,
+            )
+        )
 
     def find(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from highmem.findings import Where
 from highmem.kernel.profile import Era, Profile
 from highmem.replay.flights import Flights, MapModel
+from highmem.replay.mappings import MappingSink
 from highmem.replay.nesting import Nesting
 from highmem.replay.permanent import Permanent
 from highmem.replay.session import Session
@@ -25,8 +26,15 @@ _FIELDS = tuple(COLUMNS)
 class Reference:
     """Feed it the batches of one recording, then :meth:`finish`."""
 
-    def __init__(self, profile: Profile, ram: int, strings: Strings, verdict: Verdict) -> None:
-        self._session = session = Session(profile, ram, strings, verdict)
+    def __init__(
+        self,
+        profile: Profile,
+        ram: int,
+        strings: Strings,
+        verdict: Verdict,
+        sinks: list[MappingSink] | None = None,
+    ) -> None:
+        self._session = session = Session(profile, ram, strings, verdict, sinks)
         self._temporary: Nesting | Typed = (
             Typed(session) if profile.era is Era.TYPED else Nesting(session)
         )
@@ -128,6 +136,7 @@ class Reference:
             )
         if self._first_loss is not None:
             self._report_loss(self._first_loss)
+        session.recorder.mappings.flush()
         verdict.findings.sort(key=lambda found: (found.where.line or 0, found.rule.name))
         return verdict
 

@@ -6,6 +6,7 @@ from highmem.kernel.kernel import Kernel
 from highmem.kernel.layout import Layout
 from highmem.kernel.profile import Profile
 from highmem.replay.doubt import Doubts
+from highmem.replay.mappings import MappingBuilder, MappingSink
 from highmem.replay.recorder import Recorder
 from highmem.replay.state import Event, InFlight, Window, level_of, preempt_depth
 from highmem.replay.verdict import Verdict
@@ -87,13 +88,20 @@ class Session:
         "words",
     )
 
-    def __init__(self, profile: Profile, ram: int, strings: Strings, verdict: Verdict) -> None:
+    def __init__(
+        self,
+        profile: Profile,
+        ram: int,
+        strings: Strings,
+        verdict: Verdict,
+        sinks: list[MappingSink] | None = None,
+    ) -> None:
         self.profile = profile
         self.kernel = Kernel.boot(profile, ram=ram, cpus=profile.nr_cpus)
         self.layout = self.kernel.layout
         self.strings = strings
         self.verdict = verdict
-        self.recorder = Recorder(verdict, strings)
+        self.recorder = Recorder(verdict, strings, MappingBuilder(sinks or [], strings))
         self.words = KernelWords(profile, self.kernel.log)
         self.memmap = MemMap(self.layout)
         self.head = True
@@ -119,6 +127,9 @@ class Session:
             flight.line,
             flight.time,
             event.cpu,
+            pid=event.pid,
+            comm=event.comm,
+            argument=flight.argument,
             preempt=preempt_depth(flight.flags),
         )
 

@@ -91,7 +91,12 @@ class Window:
     line: int
     time: int
     cpu: int
+    pid: int = 0
+    comm: int = -1
+    argument: int = 0
+    depth: int = 0
     caller: str = ""
+    caller_number: int = -1
     preempt: int | None = None
     permanent: bool = False
     """Made by kmap(), so it does not nest."""

@@ -124,7 +124,7 @@ class Typed:
         if address == own:
             if window is not None:
                 del self._open[event.cpu, event.km_type]
-                session.recorder.closed(window, event.time)
+                session.recorder.closed(window, event)
             session.head = False
         elif not session.layout.is_lowmem(address):
             self._wrong_window(event, window, own, heard)
@@ -152,6 +152,7 @@ class Typed:
         """List what is open at the end."""
         session = self._session
         for window in self._open.values():
+            session.recorder.mapping(window, 0, -1)
             session.verdict.held.append(
                 HeldWindow(
                     window.address,

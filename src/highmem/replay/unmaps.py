@@ -71,7 +71,7 @@ class Unmaps:
         window = stack.windows.pop() if stack.windows else None
         if window is None:
             return
-        session.recorder.closed(window, event.time)
+        session.recorder.closed(window, event)
         if window.returned:
             session.head = False
         if self._local or window.level:
@@ -281,6 +281,7 @@ class Unmaps:
             for window in stack.windows:
                 if window is None:
                     continue
+                session.recorder.mapping(window, 0, -1)
                 if window.line > session.last_unmap:
                     session.recorder.count("windows opened after the last unmap event")
                 elif window.switched_line and not self._local:

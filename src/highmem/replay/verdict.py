@@ -8,6 +8,7 @@ from typing import Any
 
 from highmem.findings import Finding
 from highmem.kernel.profile import Profile
+from highmem.replay.histogram import percentile, upper_end
 from highmem.trace.schema import Account
 
 __all__ = ["CallerStats", "CpuStats", "HeldWindow", "PermanentStats", "TaskStats", "Verdict"]
@@ -27,6 +28,16 @@ class CallerStats:
     longest_line: int = 0
     """The event that opened the one held longest."""
     total_ns: int = 0
+    holds: dict[int, int] = field(default_factory=dict)
+    """How many were held how long, by bucket (histogram.bucket_of)."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: the median and the 99th percentile instead of the buckets."""
+        row = dataclasses.asdict(self)
+        del row["holds"]
+        row["p50_ns"] = min(percentile(self.holds, 0.5), self.longest_ns)
+        row["p99_ns"] = min(percentile(self.holds, 0.99), self.longest_ns)
+        return row
 
 
 @dataclass(slots=True)
@@ -110,6 +121,8 @@ class Verdict:
     callers: dict[str, CallerStats] = field(default_factory=dict)
     depths: dict[int, int] = field(default_factory=dict)
     """How many maps reached each nesting depth."""
+    holds: dict[int, int] = field(default_factory=dict)
+    """How many windows were held how long, by bucket (histogram.bucket_of)."""
     permanent: PermanentStats = field(default_factory=PermanentStats)
     held: list[HeldWindow] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
@@ -160,7 +173,7 @@ class Verdict:
             "predictions": {
                 "right": self.right,
                 "wrong": self.wrong,
-                "not_judged": self.not_judged,
+                "not_judged": dict(sorted(self.not_judged.items())),
             },
             "calls": {
                 "maps": self.map_calls,
@@ -169,11 +182,15 @@ class Verdict:
                 "low_unmaps": self.low_unmaps,
                 "switches": self.switches,
             },
-            "unknown": self.unknown,
+            "unknown": dict(sorted(self.unknown.items())),
             "cpus": [dataclasses.asdict(c) for _, c in sorted(self.cpus.items())],
-            "tasks": [dataclasses.asdict(t) for t in self.tasks.values()],
-            "callers": [dataclasses.asdict(c) for c in self.callers.values()],
+            "tasks": [dataclasses.asdict(t) for _, t in sorted(self.tasks.items())],
+            "callers": [c.to_dict() for _, c in sorted(self.callers.items())],
             "depths": {str(depth): count for depth, count in sorted(self.depths.items())},
+            "held_ns": [
+                {"up_to_ns": upper_end(bucket), "windows": count}
+                for bucket, count in sorted(self.holds.items())
+            ],
             "permanent": dataclasses.asdict(self.permanent),
             "held_at_end": [dataclasses.asdict(h) for h in self.held],
             "findings": [found.to_dict() for found in self.findings],

@@ -1,0 +1,87 @@
+"""Mappings as columns: one row for each window that was opened and closed.
+
+A replay hands them on in batches as it goes, so that outputs (Perfetto, Parquet, the page)
+need not hold them all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from highmem.trace.schema import Strings
+
+__all__ = ["MAPPING_COLUMNS", "MappingBuilder", "MappingSink", "Mappings"]
+
+MAPPING_COLUMNS: dict[str, npt.DTypeLike] = {
+    "open_line": np.int64,
+    "open_ns": np.int64,
+    "close_line": np.int64,
+    "close_ns": np.int64,
+    "cpu": np.int32,
+    "pid": np.int32,
+    "comm": np.int32,
+    "caller": np.int32,
+    "address": np.uint64,
+    "page": np.uint64,
+    "argument": np.uint8,
+    "depth": np.int16,
+    "permanent": np.uint8,
+}
+"""``open_*`` and ``close_*`` are the map's entry and the unmap (line or event number, and
+nanoseconds; close_line 0 and close_ns -1 where it stayed open), ``comm`` and ``caller``
+numbers of Strings (-1: not recorded), ``page`` a struct page's address or a frame as
+``argument`` (schema.Argument) says, ``depth`` the nesting depth (1: alone), ``permanent``
+1 for kmap()."""
+
+
+@dataclass(slots=True, eq=False)
+class Mappings:
+    """Some mappings, in the order in which they were closed."""
+
+    columns: dict[str, npt.NDArray[Any]]
+    strings: Strings
+
+    def __len__(self) -> int:
+        return len(self.columns["open_line"])
+
+
+class MappingSink(Protocol):
+    """Takes mappings as a replay finds them."""
+
+    def add(self, mappings: Mappings) -> None:
+        """The next batch."""
+
+
+class MappingBuilder:
+    """Collects rows and hands them to the sinks in batches."""
+
+    __slots__ = ("_rows", "_sinks", "_strings")
+
+    def __init__(self, sinks: list[MappingSink], strings: Strings) -> None:
+        self._sinks = sinks
+        self._strings = strings
+        self._rows: list[tuple[int, ...]] = []
+
+    def add(self, row: tuple[int, ...]) -> None:
+        """One mapping, in the order of MAPPING_COLUMNS."""
+        if self._sinks:
+            self._rows.append(row)
+            if len(self._rows) >= 8192:
+                self.flush()
+
+    def flush(self) -> None:
+        """Hand on what is collected."""
+        if not self._rows:
+            return
+        values = zip(*self._rows, strict=True)
+        columns = {
+            name: np.array(column, dtype)
+            for (name, dtype), column in zip(MAPPING_COLUMNS.items(), values, strict=True)
+        }
+        self._rows = []
+        for sink in self._sinks:
+            sink.add(Mappings(columns, self._strings))
