@@ -29,6 +29,9 @@ from highmem.machine.paging import (
 from support.unicorn_machine import ACCESSES, Do, Op, Outcome, UnicornMachine
 
 __all__ = [
+    "WIDTH",
+    "WRITES",
+    "Allowed",
     "Cached",
     "Envelope",
     "Report",
@@ -196,8 +199,13 @@ class Envelope:
             for entry in held
         )
 
-    def note(self, cpu: Cpu, op: Op, walked: Walk, allowed: Allowed) -> None:
-        """Take in what the access ``op`` may have cached or dropped."""
+    def note(
+        self, cpu: Cpu, op: Op, walked: Walk, allowed: Allowed, *, certain: bool = True
+    ) -> None:
+        """Take in what the access ``op`` may have cached or dropped.
+
+        Without ``certain`` it is the second half of an access whose first half may have faulted.
+        """
         if allowed.fresh is not None:
             leaf = walked.leaf
             assert leaf.address is not None
@@ -210,7 +218,7 @@ class Envelope:
             self.cached.add(
                 Cached(page, base, mask, walked.rw, walked.user, walked.nx, is_global, dirty)
             )
-        if not allowed.places:
+        if certain and not allowed.places:
             self.cached = {
                 entry._replace(fault_dropped=True)
                 if op.address & ~entry.mask == entry.page
