@@ -72,9 +72,14 @@ has_pip() {
     [ ! -e "$venv/unfinished" ] && "$py" -I -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
 }
 
+# The files that an installation is made from: the project's data, and what is compiled.
+depends_on() {
+    cat pyproject.toml hatch_build.py src/highmem/__init__.py src/highmem/*/_[a-z]*.py
+}
+
 # What an installation depends on; the path too, because an editable installation holds it.
 fingerprint() {
-    printf '%s %s %s\n' "$("$py" -V)" "$(cat pyproject.toml src/highmem/__init__.py | cksum)" "$root"
+    printf '%s %s %s\n' "$("$py" -V)" "$(depends_on | cksum)" "$root"
 }
 
 is_stamped() {

@@ -57,8 +57,15 @@ def cast(_type: object, value: T, **_: object) -> T:
     return value
 
 
+class _Type:
+    """A C type (``cython.int``, ``cython.longlong[::1]``), which means nothing here."""
+
+    def __getitem__(self, _shape: object) -> _Type:
+        return self
+
+
 def __getattr__(name: str) -> object:
-    """C types (``cython.int``, ``cython.p_char``) are only written in annotations."""
+    """Any C type that is named."""
     if name.startswith("__"):
         raise AttributeError(name)
-    return object
+    return _Type()

@@ -41,7 +41,9 @@ def project_files() -> list[Path]:
     for folder, folders, names in os.walk(ROOT):
         folders[:] = [name for name in folders if name not in ignored and "*" not in name]
         folders[:] = [name for name in folders if not name.endswith(".egg-info")]
-        found += [Path(folder, name) for name in names if not name.startswith(".coverage")]
+        names = [name for name in names if not name.startswith(".coverage")]
+        # Compiled modules stay on the machine that made them.
+        found += [Path(folder, name) for name in names if not name.endswith(".so")]
     return sorted(path for path in found if path.is_file())
 
 

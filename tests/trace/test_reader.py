@@ -35,7 +35,7 @@ def test_standard_input_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"\x17\x08\x44tracing6\0\0\0\0\0", "trace.dat of trace-cmd, .* `trace-cmd report`"),
+        (b"\x17\x08\x44tracing6\0\0\0\0\0", "a damaged trace.dat"),
         (b"PERFILE2" + bytes(100), "perf.data"),
         (b"\x7fELF" + bytes(100), "an ELF file"),
         (b"EMiL\1\0\0\0" + bytes(100), "LiME"),

@@ -16,6 +16,7 @@ __all__ = ["main"]
 
 _COMMANDS = {
     "replay": "Judge a recording of a real kernel by the exact model.",
+    "sql": "Ask a recording in SQL: its events, mappings, findings and callers.",
     "layout": "Show where everything lies in a kernel's address space, and why there.",
     "rules": "List the rules, or explain one.",
 }
@@ -42,8 +43,25 @@ class _Lazy(click.Group):
         try:
             return super().invoke(ctx)
         except HighmemError as error:
-            click.echo(f"highmem: {error}", err=True)
+            from highmem.trace.printable import printable
+
+            # Names of files may hold anything.
+            click.echo(f"highmem: {printable(str(error))}", err=True)
             ctx.exit(2)
+        except KeyboardInterrupt:
+            click.echo("highmem: interrupted", err=True)
+            ctx.exit(130)
+
+
+def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if not value:
+        return
+    from highmem.replay import COMPILED as ENGINE
+    from highmem.trace import COMPILED as READERS
+
+    how = "compiled" if ENGINE and READERS else "interpreted"
+    click.echo(f"highmem {__version__} (engine and readers: {how})")
+    ctx.exit()
 
 
 @click.group(
@@ -52,7 +70,10 @@ class _Lazy(click.Group):
     epilog="Exit status: 0 nothing found, 1 findings, 2 bad usage or unreadable input, "
     "3 incomplete (events were lost, the input is cut off).",
 )
-@click.version_option(__version__, prog_name="highmem")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version,
+    help="Show the version and whether the engine is compiled, and exit.",
+)  # fmt: skip
 def _group() -> None:
     """Linux's mapping system for high memory, exactly: kmap, kmap_atomic, kmap_local_page."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from highmem.kernel.context import PerCpu, Task
+from highmem.kernel.context import KmapCtrl, PerCpu, Task
 from highmem.kernel.pages import Page
 from highmem.kernel.pgtable import PAGE_SHIFT
 from highmem.kernel.profile import Profile
@@ -172,11 +172,17 @@ class LocalWindows(WindowBase):
 
     # Context switch, fork, exit.
 
+    @staticmethod
+    def _slots(ctrl: KmapCtrl) -> range:
+        """0 to idx - 1.  After a push that hit its BUG, idx is past the end of pteval[], where
+        the kernel would read on in task_struct; what it finds there is not modelled."""
+        return range(min(ctrl.idx, len(ctrl.pteval)))
+
     def kmap_local_sched_out(self, this: PerCpu) -> None:
         """``__kmap_local_sched_out``: clear the leaving task's entries on this CPU; its index
         and pteval[] stay, which is why an interrupt in the middle does no harm."""
         ctrl = this.current.kmap_ctrl
-        for slot in range(ctrl.idx):
+        for slot in self._slots(ctrl):
             value = ctrl.pteval[slot]
             if self._guards and slot % 2 == 0:
                 if value:
@@ -193,7 +199,7 @@ class LocalWindows(WindowBase):
         """``__kmap_local_sched_in``: write the arriving task's entries again; no busy check and
         no TLB flush (none is needed: they were not present)."""
         ctrl = this.current.kmap_ctrl
-        for slot in range(ctrl.idx):
+        for slot in self._slots(ctrl):
             value = ctrl.pteval[slot]
             if self._guards and slot % 2 == 0:
                 if value:

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from math import gcd
+
+import numpy as np
 
 from highmem.errors import UsageError
 from highmem.kernel.layout import Layout
@@ -35,6 +38,10 @@ _TEMPORARY_RETURNS = (
     Function.KMAP_LOCAL_PFN_PROT,
 )
 _DEFAULT_RAM = 2 << 30
+_LOWEST_WINDOW = 0xFF000000
+_NR_CPUS = (32, 8, 64, 16, 4, 2, 1, 128, 256, 512)
+"""Compiled numbers of CPUs to try, usual ones first: the permanent windows lie below those of
+all CPUs that the kernel was compiled for."""
 
 
 @dataclass(slots=True)
@@ -50,7 +57,12 @@ class Evidence:
     pfns: set[int] = field(default_factory=set)
     """The lowest and highest frame of a call that returned a window."""
     typed: bool = False
+    types: set[tuple[int, int, int]] = field(default_factory=set)
+    """(cpu, km_type, page address) of each temporary window unmapped by a type."""
     max_cpu: int = 0
+    pages_apart: int = 0
+    """Greatest common divisor of the distances between struct pages."""
+    a_page: int = 0
 
     def add(self, batch: Batch) -> None:
         """Take in the events of *batch*."""
@@ -70,13 +82,29 @@ class Evidence:
                 self.permanent.add(value)
             elif function in _TEMPORARY_RETURNS:
                 self._add_window(cpu, value & 0xFFFFF000)
+        if self.typed:
+            unmaps = (batch.kind == Kind.UNMAP) & (batch.km_type >= 0)
+            columns = zip(
+                batch.cpu[unmaps].tolist(),
+                batch.km_type[unmaps].tolist(),
+                batch.value[unmaps].tolist(),
+                strict=True,
+            )
+            for cpu, km_type, value in columns:
+                if value & 0xFFFFF000 >= _LOWEST_WINDOW:
+                    self.types.add((cpu, km_type, value & 0xFFFFF000))
+        pages = batch.value[(batch.kind == Kind.MAP) & (batch.argument == Argument.PAGE)]
+        if len(pages):
+            self.a_page = self.a_page or int(pages[0])
+            apart = np.gcd.reduce(np.abs(pages.astype(np.int64) - self.a_page))
+            self.pages_apart = gcd(self.pages_apart, int(apart))
         frames = batch.value[(batch.kind == Kind.MAP) & (batch.argument == Argument.PFN)]
         if len(frames):
             self._widen(self.pfns, int(frames.min()), int(frames.max()))
 
     def _add_window(self, cpu: int, page: int) -> None:
         # Windows lie in the last megabytes, linear addresses never reach them.
-        if page >= 0xFF000000:
+        if page >= _LOWEST_WINDOW:
             self.windows[cpu, page] = self.windows.get((cpu, page), 0) + 1
         else:
             self._widen(self.linear, page, page)
@@ -100,9 +128,9 @@ class Evidence:
         if self.functions & _HIGH_HALF:
             return ("S4",)
         if self.typed:
-            return ("T10", "T9", "T8", "T7", "T6", "T4")
+            return ("T10", "T9", "T8", "T7", "T6", "T5", "T4", "T3", "T2", "T1", "T0")
         if self.functions & _OLD_UNMAPS:
-            return ("S3", "S1", "S0")
+            return ("S3", "S2", "S1", "S0")
         return ("L1", "S4")
 
 
@@ -139,17 +167,39 @@ def _misplaced(profile: Profile, layout: Layout, cpu: int, address: int) -> str:
     return ""
 
 
+def _anchored(profile: Profile, evidence: Evidence) -> bool:
+    """Whether the windows begin where *profile* has them, and pages lie as far apart: several
+    kernels that differ by a page or two can hold the same windows, but nesting begins with
+    slot 0, and a type is its slot."""
+    layout = profile.layout(evidence.ram)
+    if evidence.pages_apart % profile.geometry.sizeof_struct_page:
+        return False
+    if profile.era is Era.TYPED:
+        per_type = 2 if profile.debug_highmem else 1
+        agree = sum(
+            layout.window_of(page) == (cpu, per_type * (km_type + 1) - 1)
+            for cpu, km_type, page in evidence.types
+        )
+        return 2 * agree >= len(evidence.types)
+    lowest: dict[int, int] = {}
+    for cpu, address in evidence.windows:
+        lowest[cpu] = max(lowest.get(cpu, 0), address)
+    first = 1 if profile.guard_slots else 0
+    return all(page == layout.window_address(cpu, first) for cpu, page in lowest.items())
+
+
 def _candidates(evidence: Evidence) -> Iterator[Profile]:
     """Built-in profiles first, then combinations of the options that move windows."""
     families = evidence.families()
     for profile in builtin_profiles().values():
         if profile.family in families:
             yield profile
-    nr_cpus = max(32, evidence.max_cpu + 1)
-    for family in families:
-        for debug in (False, True):
-            for pae in (False, True):
-                yield from _variants(family, debug=debug, pae=pae, nr_cpus=nr_cpus)
+    for nr_cpus in _NR_CPUS:
+        if nr_cpus > evidence.max_cpu:
+            for family in families:
+                for debug in (False, True):
+                    for pae in (False, True):
+                        yield from _variants(family, debug=debug, pae=pae, nr_cpus=nr_cpus)
 
 
 def _variants(family: str, *, debug: bool, pae: bool, nr_cpus: int) -> Iterator[Profile]:
@@ -178,15 +228,17 @@ def detect(batches: Iterable[Batch]) -> tuple[Profile, Evidence, str]:
     for batch in batches:
         evidence.add(batch)
     fitting: list[Profile] = []
+    anchored: list[Profile] = []
     first_misfit = ""
     for profile in _candidates(evidence):
+        if anchored and profile.name not in builtin_profiles():
+            break  # variants are a fallback: the first that fits well will do
         why = _misfit(profile, evidence)
         if not why:
-            fitting.append(profile)
-            if profile.name not in builtin_profiles():
-                break  # variants are a fallback: the first that fits will do
+            (anchored if _anchored(profile, evidence) else fitting).append(profile)
         elif not first_misfit:
             first_misfit = f"{profile.name}: {why}"
+    fitting = anchored or fitting
     if not fitting:
         raise UsageError(
             f"no known kernel fits this recording ({first_misfit}); say which with --profile"

@@ -34,6 +34,10 @@ class Doubts:
             for confirm, _ in waiting:
                 confirm()
 
+    def __bool__(self) -> bool:
+        """Whether anything waits."""
+        return bool(self._waiting)
+
     def end(self) -> None:
         """The recording ended: what waits can not be known."""
         waiting, self._waiting = self._waiting, []

@@ -9,15 +9,15 @@ missing, when the next event of the same context shows that it is over.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from highmem.replay.session import Session, task_key
 from highmem.replay.state import Event, InFlight, level_of
-from highmem.trace.schema import Argument, Function
+from highmem.trace.schema import FLAG_KNOWN, Argument, Function, Kind
 
-__all__ = ["Flights", "MapModel"]
+__all__ = ["INNER", "WINDOW_ONLY", "Flights", "MapModel"]
 
-_INNER: dict[Function, tuple[Function, ...]] = {
+INNER: dict[Function, tuple[Function, ...]] = {
     Function.KMAP_ATOMIC: (
         Function.KMAP_ATOMIC_PROT,
         Function.KMAP_ATOMIC_HIGH_PROT,
@@ -39,7 +39,7 @@ _INNER: dict[Function, tuple[Function, ...]] = {
 }
 """Which functions one calls to do its work."""
 
-_WINDOW_ONLY = {
+WINDOW_ONLY = {
     Function.KMAP_ATOMIC_HIGH_PROT,
     Function.KMAP_ATOMIC_PFN,
     Function.KMAP_ATOMIC_PROT_PFN,
@@ -49,6 +49,9 @@ _WINDOW_ONLY = {
 }
 """Functions that always answer with a window."""
 
+_MOST_WAITING = 8
+"""Calls of one task that may wait at once where no flags tell interrupts."""
+
 
 @dataclass(slots=True)
 class MapModel:
@@ -56,6 +59,9 @@ class MapModel:
 
     apply: Callable[[InFlight, Event, int | None], None]
     judge: Callable[[InFlight, Event], None]
+    ahead: Callable[[Event, int], int | None] = lambda _event, _address: None
+    """How many windows more lie below one at the address than the model has; None if that
+    can not be known."""
 
 
 @dataclass(slots=True, eq=False)
@@ -91,9 +97,11 @@ class Flights:
         context.done = None
         function = Function(event.function)
         outer = context.flights[-1] if context.flights else None
-        if outer is not None and (outer.applied or function not in _INNER.get(outer.function, ())):
-            self._settle(context, event)
+        if outer is not None and (outer.applied or function not in INNER.get(outer.function, ())):
             outer = None
+            alone = event.flags & FLAG_KNOWN and not self._waiting(context, event)
+            if alone or len(context.flights) >= _MOST_WAITING:
+                self._settle(context, event)
         flight = InFlight(
             function,
             event.line,
@@ -105,7 +113,7 @@ class Flights:
             event.flags,
             event.cpu,
             outer=outer,
-            high=function in _WINDOW_ONLY,
+            high=function in WINDOW_ONLY,
         )
         if outer is not None:
             self._learn(outer, flight)
@@ -136,10 +144,11 @@ class Flights:
                 flight.function = function
             else:
                 flight = self._unseen(event, function)
-        if not flight.applied:
+        if not flight.applied and not self._guessed(flight, context, event):
+            self._interrupted(self._waiting(context, event), event)
             self._model.apply(flight, event, event.value)
         self._model.judge(flight, event)
-        flight.answer = event.value
+        flight.answer, flight.caller = event.value, event.caller
         if flight.window is not None:
             flight.window.caller = self._session.strings[event.caller]
             flight.window.caller_number = event.caller
@@ -152,6 +161,57 @@ class Flights:
             self._session.recorder.called(self._session.strings[event.caller], flight.depth)
         context.done = flight
 
+    def _waiting(self, context: _Context, event: Event) -> list[InFlight]:
+        """Calls under way that *event* may have interrupted, outermost first.
+
+        An interrupt shows in the flags; without flags any call under way may be interrupted.
+        """
+        flights = self._under_way(context, event)
+        outer = {id(flight.outer) for flight in flights}
+        return [f for f in flights if not f.applied and id(f) not in outer]
+
+    def _interrupted(self, waiting: list[InFlight], event: Event) -> None:
+        """Let the model do those of the *waiting* calls that had their window when *event*
+        interrupted them: its address lies that much deeper."""
+        ahead = self._model.ahead(event, event.value) if waiting else None
+        for flight in waiting[: max(0, ahead or 0)]:
+            flight.high = flight.guessed = True
+            self._model.apply(flight, event, None)
+            self._pass_on(flight)
+
+    def _under_way(self, context: _Context, event: Event) -> list[InFlight]:
+        flights: list[InFlight] = []
+        for level in range(level_of(event.flags)):
+            lower = self._contexts.get((task_key(event), level))
+            if lower is not None:
+                flights += lower.flights
+        if flights or not event.flags & FLAG_KNOWN:
+            flights += context.flights
+        return flights
+
+    def _guessed(self, flight: InFlight, context: _Context, event: Event) -> bool:
+        """Whether the window that *flight* returns was taken for that of a call around it.
+
+        Where several calls were under way, the address of an interrupt tells how many had their
+        window and not which; now this one shows that it was the one.
+        """
+        for other in self._under_way(context, event):
+            window = other.window
+            if window and other.guessed and not window.returned and other.predicted == event.value:
+                break
+        else:
+            return False
+        flight.applied, flight.predicted, flight.depth = True, other.predicted, other.depth
+        flight.window = window
+        mine = self._session.window(flight, event, event.value)
+        for known in fields(mine):
+            setattr(window, known.name, getattr(mine, known.name))
+        around: InFlight | None = other
+        while around is not None:
+            around.applied, around.predicted, around.window, around.depth = False, None, None, 0
+            around = around.outer
+        return True
+
     @staticmethod
     def _pass_on(flight: InFlight) -> None:
         """The call around shares the result."""
@@ -160,10 +220,11 @@ class Flights:
             outer.applied = True
             outer.predicted, outer.why_not = flight.predicted, flight.why_not
             outer.window, outer.depth, outer.low = flight.window, flight.depth, flight.low
+            outer.caller = flight.caller
 
     @staticmethod
     def _outers(function: Function) -> list[Function]:
-        return [outer for outer, inner in _INNER.items() if function in inner]
+        return [outer for outer, inner in INNER.items() if function in inner]
 
     def _match(self, context: _Context, function: Function, event: Event) -> InFlight | None:
         """Take the call that returns off the list, settling calls whose return is missing."""
@@ -183,7 +244,7 @@ class Flights:
                 return top
             if outer is None and function in self._outers(top.function):
                 return flights.pop()
-            if function in _INNER.get(top.function, ()):
+            if function in INNER.get(top.function, ()):
                 # The inner function's entry was not recorded: the outer one's page it is.
                 return top
             self._settle_top(context, event)
@@ -194,14 +255,32 @@ class Flights:
         """A return whose entry was not recorded."""
         return InFlight(
             function, event.line, event.time, 0, 0, 0, event.km_type, event.flags, event.cpu,
-            high=function in _WINDOW_ONLY,
+            high=function in WINDOW_ONLY,
         )  # fmt: skip
 
     def over(self, event: Event) -> None:
         """Something else happens in this context: whatever was under way has ended."""
         context = self._context(event)
         context.done = None
-        if context.flights:
+        if not context.flights:
+            return
+        unmap = event.kind == Kind.UNMAP
+        ahead = self._model.ahead(event, event.value) if unmap else None
+        waiting = self._waiting(context, event) if unmap else []
+        if ahead is not None and ahead >= 0 and (waiting or ahead == 0):
+            # The window that is unmapped is that of the innermost call.
+            self._interrupted(waiting[:-1], event)
+            context.flights[-1].high = True
+            self._settle_top(context, event)
+        elif event.flags & FLAG_KNOWN:
+            self._settle(context, event)
+
+    def died(self, event: Event) -> None:
+        """A task ended: the call under way, if any, ended it."""
+        context = self._contexts.pop((task_key(event), 0), None)
+        if context is not None:
+            for flight in context.flights:
+                flight.died = True
             self._settle(context, event)
 
     def _settle(self, context: _Context, event: Event) -> None:
@@ -211,9 +290,12 @@ class Flights:
     def _settle_top(self, context: _Context, event: Event) -> None:
         """The innermost call has ended without a recorded return; the model does it now."""
         flight = context.flights.pop()
+        if flight.unsure:
+            return
         if flight.applied:
-            if flight.window is not None:
-                self._session.recorder.called(flight.window.caller, flight.depth)
+            if flight.depth:
+                caller = self._session.strings[flight.caller]
+                self._session.recorder.called(caller, flight.depth)
             return
         self._session.recorder.count("map calls whose return was not recorded")
         self._model.apply(flight, event, None)
@@ -225,15 +307,32 @@ class Flights:
             context = self._contexts[key]
             if context.done is not None and cpu in (-1, context.done.cpu):
                 context.done = None
-            gone = [f for f in context.flights if cpu in (-1, f.cpu)]
-            if gone:
-                self._session.recorder.count("map calls under way when events were lost", len(gone))
-                context.flights = [f for f in context.flights if f not in gone]
+            unsure = [f for f in context.flights if cpu in (-1, f.cpu) and not f.unsure]
+            for flight in unsure:
+                flight.unsure = True
+                # Its return that comes may be a later call's.
+                flight.value, flight.argument = 0, Argument.NONE
+                self._session.recorder.count("map calls under way when events were lost")
             if not context.flights and context.done is None:
                 del self._contexts[key]
 
+    def adopt_context(
+        self, task: int, level: int, flights: list[InFlight], done: InFlight | None
+    ) -> None:
+        """Take over the calls of a task at an interrupt level, outermost first."""
+        self._contexts[task, level] = _Context(flights, done)
+
+    def release_context(self, task: int, level: int) -> bool:
+        """Forget a context if nothing is under way or just done in it; whether that is so."""
+        context = self._contexts.get((task, level))
+        if context is not None and (context.flights or context.done is not None):
+            return False
+        self._contexts.pop((task, level), None)
+        return True
+
     def end(self) -> None:
         """The recording ended: calls under way stay so."""
-        left = sum(1 for c in self._contexts.values() for f in c.flights if f.outer is None)
+        calls = [f for c in self._contexts.values() for f in c.flights]
+        left = sum(1 for f in calls if f.outer is None and not f.unsure)
         if left:
             self._session.recorder.count("map calls under way when the recording ended", left)

@@ -19,7 +19,8 @@ def low_page(flight: InFlight, actual: int | None, session: Session) -> bool:
     """Whether the call is for a page in low memory; sets its prediction if so.
 
     Without knowledge of mem_map the recorded address tells, and teaches where mem_map is.
-    A call whose return is missing too is taken for one of a low page, which changes nothing.
+    A call whose return is missing too is taken for one of a low page, which changes nothing;
+    not so if its task died in it, which only a call for a high page can make it do.
     """
     layout, memmap = session.layout, session.memmap
     if session.profile.maps_low_pages:
@@ -27,7 +28,7 @@ def low_page(flight: InFlight, actual: int | None, session: Session) -> bool:
     linear = actual is not None and layout.is_lowmem(actual)
     pfn = memmap.pfn(flight.value) if flight.argument == Argument.PAGE else None
     if pfn is None:
-        if actual is not None and not linear:
+        if flight.died or (actual is not None and not linear):
             return False
         flight.why_not = "the first page in low memory"
         if linear and flight.argument == Argument.PAGE:

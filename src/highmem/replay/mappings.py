@@ -7,14 +7,15 @@ need not hold them all.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from highmem.kernel.layout import Layout
 from highmem.trace.schema import Strings
 
-__all__ = ["MAPPING_COLUMNS", "MappingBuilder", "MappingSink", "Mappings"]
+__all__ = ["MAPPING_COLUMNS", "LayoutSink", "MappingBuilder", "MappingSink", "Mappings"]
 
 MAPPING_COLUMNS: dict[str, npt.DTypeLike] = {
     "open_line": np.int64,
@@ -56,19 +57,27 @@ class MappingSink(Protocol):
         """The next batch."""
 
 
+@runtime_checkable
+class LayoutSink(MappingSink, Protocol):
+    """A sink that wants to know where the windows lie, to name them."""
+
+    def begin(self, layout: Layout) -> None:
+        """Called once, before the first batch: the address space of the replayed kernel."""
+
+
 class MappingBuilder:
     """Collects rows and hands them to the sinks in batches."""
 
-    __slots__ = ("_rows", "_sinks", "_strings")
+    __slots__ = ("_rows", "_strings", "sinks")
 
     def __init__(self, sinks: list[MappingSink], strings: Strings) -> None:
-        self._sinks = sinks
+        self.sinks = sinks
         self._strings = strings
         self._rows: list[tuple[int, ...]] = []
 
     def add(self, row: tuple[int, ...]) -> None:
         """One mapping, in the order of MAPPING_COLUMNS."""
-        if self._sinks:
+        if self.sinks:
             self._rows.append(row)
             if len(self._rows) >= 8192:
                 self.flush()
@@ -83,5 +92,5 @@ class MappingBuilder:
             for (name, dtype), column in zip(MAPPING_COLUMNS.items(), values, strict=True)
         }
         self._rows = []
-        for sink in self._sinks:
+        for sink in self.sinks:
             sink.add(Mappings(columns, self._strings))

@@ -26,6 +26,7 @@ from highmem.replay.unmaps import Unmaps
 __all__ = ["Nesting"]
 
 PAGE_MASK = 0xFFFFF000
+_UNKNOWN = "before the first complete call, or after a loss"
 
 
 class Nesting:
@@ -58,6 +59,22 @@ class Nesting:
         stack.cpu = event.cpu
         return stack
 
+    def find_stack(self, key: int) -> Stack | None:
+        """The stack of that number, if there is one."""
+        return self._stacks.get(key)
+
+    def adopt_stack(self, stack: Stack) -> None:
+        """Take over a stack of windows, and bring the model into its state."""
+        self._driver.enter(stack.cpu, stack.key)
+        self._driver.set_depth(len(stack.windows))
+        self._stacks[stack.key] = stack
+
+    def release_stack(self, stack: Stack) -> None:
+        """Forget a stack, and empty it in the model."""
+        self._driver.enter(stack.cpu, stack.key)
+        self._driver.set_depth(0)
+        del self._stacks[stack.key]
+
     def _forget(self, stack: Stack, why: str) -> None:
         """Nothing is known of *stack* any more."""
         recorder = self._session.recorder
@@ -68,9 +85,10 @@ class Nesting:
         open_windows = sum(window is not None for window in stack.windows)
         if open_windows and why:
             recorder.count("windows open when events were lost", open_windows)
-        if not self._session.head:
-            stack.windows.clear()
+        if why or not self._session.head:
             self._driver.set_depth(0)
+            stack.resize(0)
+            stack.windows.clear()
         stack.doomed = False
         stack.knowledge = Knowledge.UNKNOWN
 
@@ -78,17 +96,19 @@ class Nesting:
         """The kernel showed that *depth* windows are open."""
         self._driver.recover() if stack.doomed else None
         self._driver.set_depth(depth)
-        del stack.windows[depth:]
-        stack.windows.extend([None] * (depth - len(stack.windows)))
+        stack.resize(depth)
 
     def _own_slot(self, event: Event, address: int) -> int | None:
-        """How many windows lie below *address* on the stack of this CPU, None if it is not of
-        this CPU's windows."""
-        found = self._session.layout.window_of(address & PAGE_MASK)
-        if found is None or found[0] != event.cpu:
+        """How many windows lie below a new one at *address*, None if it is not of this CPU's."""
+        return self._session.slot(event.cpu, address, self._driver.depth())
+
+    def ahead(self, event: Event, address: int) -> int | None:
+        """How many windows more lie below one at *address* than the model has."""
+        stack = self.stack(event)
+        slot = self._own_slot(event, address)
+        if slot is None or stack.knowledge is Knowledge.UNKNOWN or stack.suspicions:
             return None
-        incr = self._session.kernel.temporary.km_incr if self._local else 1  # type: ignore[union-attr]
-        return found[1] // incr
+        return slot - self._driver.depth()
 
     # Maps.
 
@@ -98,6 +118,8 @@ class Nesting:
         self._session.verdict.map_calls += 1
         self._session.recorder.cpu(event.cpu).maps += 1
         if not flight.high and low_page(flight, actual, self._session):
+            if actual is None and flight.predicted is None:
+                self._perhaps(event)
             return
         stack = self.stack(event)
         if stack.suspicions and actual is not None:
@@ -106,22 +128,41 @@ class Nesting:
             self._apply_unknown(flight, stack, event, actual)
             return
         self._note_other_task(stack, event)
+        inferred = actual is not None and self._inferred(stack, event, actual)
         predicted = self._map(flight, stack, event)
-        flight.predicted = predicted
-        if predicted is None:
+        flight.predicted = None if inferred else predicted
+        if inferred:
+            flight.why_not = "an interrupt within the call had shown its window"
+        elif predicted is None:
             flight.why_not = "the model says that the kernel hits a BUG here"
         for suspicion in stack.suspicions:
             suspicion.other_depth += 1
 
+    def _inferred(self, stack: Stack, event: Event, actual: int) -> bool:
+        """Whether the top window, of which nothing but its slot is known, is the one of this call:
+        the events between its entry and its return were those of an interrupt."""
+        top = self._driver.depth() - 1
+        if not stack.windows or stack.windows[-1] or self._own_slot(event, actual) != top:
+            return False
+        self._adopt(stack, top)
+        return True
+
+    def _perhaps(self, event: Event) -> None:
+        """A call whose return is missing was for a page in low memory, or it took a window."""
+        stack = self.stack(event)
+        if stack.knowledge is Knowledge.KNOWN:
+            stack.knowledge = Knowledge.ASSUMED
+
     def _apply_unknown(
         self, flight: InFlight, stack: Stack, event: Event, actual: int | None
     ) -> None:
-        flight.why_not = "before the first complete call, or after a loss"
+        flight.why_not = _UNKNOWN
         slot = None if actual is None else self._own_slot(event, actual)
         if slot is None:
             return
         self._adopt(stack, slot)
-        stack.knowledge = Knowledge.KNOWN
+        # What an interrupt shows may change before the call that it interrupted returns.
+        stack.knowledge = Knowledge.ASSUMED if level_of(event.flags) else Knowledge.KNOWN
         self._map(flight, stack, event)
 
     def _map(self, flight: InFlight, stack: Stack, event: Event) -> int | None:
@@ -135,7 +176,7 @@ class Nesting:
         flight.window = window = session.window(flight, event, address)
         stack.windows.append(window)
         flight.depth = depth = len(stack.windows)
-        if depth > self._limit:
+        if depth == self._limit + 1:
             self._too_deep(stack, event, window, depth)
         return address
 
@@ -169,7 +210,7 @@ class Nesting:
             else f"needs a slot more than the {self._limit} there are"
         )
         evidence = tuple(w.describe() for w in stack.windows[-3:] if w)
-        where = session.recorder.where(event)
+        where = session.recorder.entered(flight, event)
         words = session.words.bug(error)
 
         def report(certain: bool) -> None:
@@ -189,29 +230,35 @@ class Nesting:
         if flight.low:
             judge_low(flight, event, session)
             return
-        stack = self._stacks[self._driver.key(event.cpu, task_key(event))]
-        if flight.predicted == actual:
+        stack = self.stack(event)
+        if stack.knowledge is not Knowledge.UNKNOWN and flight.predicted == actual:
             session.verdict.right += 1
-            stack.knowledge = Knowledge.KNOWN
+            if not level_of(event.flags):
+                stack.knowledge = Knowledge.KNOWN
             self._confirm_switched(stack)
             return
         predicted, flight.predicted = flight.predicted, None
         flight.why_not = "the other return of a call that was not predicted"
         slot = self._own_slot(event, actual)
-        if stack.knowledge is Knowledge.ASSUMED:
-            session.recorder.not_judged("the task already held windows when it was first seen")
+        if stack.knowledge is Knowledge.UNKNOWN:
+            session.recorder.not_judged(_UNKNOWN)
+        elif stack.knowledge is Knowledge.ASSUMED:
+            session.recorder.not_judged("the windows that were open already were not known")
         else:
             self._moved(event, predicted)
         if slot is None:
             self._forget(stack, "")
             return
-        window = stack.windows[-1] if stack.windows else None
+        # The model put its window elsewhere: take it off, and put it where the kernel's is.
+        mine = bool(stack.windows) and stack.windows[-1] is flight.window
+        window = stack.windows.pop() if mine else None
         self._adopt(stack, slot + 1)
-        flight.depth = slot + 1
+        flight.depth = len(stack.windows)
         if window is not None:
             window.address = actual
             stack.windows[-1] = window
-        stack.knowledge = Knowledge.KNOWN
+        # If it was this address that is wrong, the next one will not fit it.
+        stack.knowledge = Knowledge.ASSUMED
 
     def _confirm_switched(self, stack: Stack) -> None:
         """A right prediction counts on every window below: they are really open."""
@@ -267,23 +314,22 @@ class Nesting:
     def unmap(self, event: Event) -> None:
         """An unmap function was entered."""
         self._session.unmap_doubts.seen()
+        stack = self.stack(event)
+        self._note_other_task(stack, event)
         if self._session.layout.is_window(event.value & PAGE_MASK):
-            stack = self.stack(event)
-            self._note_other_task(stack, event)
             self._unmaps.window(event, stack)
         else:
-            self._unmaps.outside(
-                event, self._stacks.get(self._driver.key(event.cpu, task_key(event)))
-            )
+            self._unmaps.outside(event, stack)
 
-    def switch(self, event: Event) -> None:
-        """``sched_switch``: what does the task that leaves still hold?"""
+    def switch(self, event: Event, dead: bool) -> None:
+        """``sched_switch``: what does the task that leaves, maybe for ever, still hold?"""
         leaving = task_key(event)
-        dead = self._session.strings[event.state][:1] in ("X", "Z")
         stack = self._stacks.get(self._driver.key(event.cpu, leaving))
         if stack is not None:
+            if self._session.lost_since(event.cpu, stack.touched):
+                stack = self.stack(event)
             self._leaves(stack, event, leaving, dead)
-        self._driver.enter(event.cpu, event.next_pid or -1 - event.cpu)
+        # The model switches when the next task's first call shows where it runs.
         if dead and self._local:
             self._local.forget(leaving)
             self._stacks.pop(leaving, None)
@@ -298,7 +344,7 @@ class Nesting:
             for window in held:
                 self._unmaps.slept(window, event)
         if dead:
-            if self._local:
+            if self._local or stack.doomed:
                 for suspicion in stack.suspicions:
                     suspicion.report(True)
                 stack.suspicions.clear()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from highmem.findings import Where
 from highmem.kernel.bug import KernelBug, KernelDeadlock
 from highmem.kernel.pages import Page
 from highmem.replay.lowmem import judge_low, low_page
@@ -33,11 +34,13 @@ class Permanent:
         "_complaints",
         "_from_before",
         "_last_sure",
+        "_last_unmap",
         "_model",
         "_owners",
         "_pages",
         "_seen",
         "_session",
+        "_sleepers",
     )
 
     def __init__(self, session: Session) -> None:
@@ -50,8 +53,12 @@ class Permanent:
         self._from_before: set[int] = set()
         """Windows that had been mapped before the recording: their use count is not known."""
         self._last_sure = False
+        self._last_unmap = 0
+        """The last kunmap event: after it the probe may be off."""
         self._owners: dict[int, list[Window]] = {}
         self._complaints: dict[int, _Complaint] = {}
+        self._sleepers: dict[int, tuple[Where, str]] = {}
+        """Tasks that entered kmap() while all windows had users: where, and for which page."""
         session.verdict.permanent.size = session.layout.LAST_PKMAP
 
     def _page(self, value: int) -> Page:
@@ -79,12 +86,36 @@ class Permanent:
 
     # Maps.
 
+    def enter(self, event: Event) -> None:
+        """``kmap`` or ``kmap_high`` is entered: does it find a window?
+
+        If all have users it sleeps; that is certain once somebody gives one back before it
+        returns.
+        """
+        layout, page = self._session.layout, self._pages.get(event.value)
+        if sum(1 for owners in self._owners.values() if owners) < layout.LAST_PKMAP:
+            return
+        if page is not None and self._session.kernel.page_address(page) is not None:
+            return
+        self._sleepers[task_key(event)] = (
+            self._session.recorder.where(event),
+            self._session.memmap.describe(event.value, event.argument),
+        )
+
+    def _woken(self) -> None:
+        """A window is given back: who waited for one did sleep."""
+        sleepers, self._sleepers = self._sleepers, {}
+        for where, page in sleepers.values():
+            self._exhausted(where, page, certain=True)
+
     def apply(self, flight: InFlight, event: Event, actual: int | None) -> None:
         """Let the model do the call; *actual* is the recorded address if there is one."""
         session = self._session
         flight.applied = True
         session.verdict.map_calls += 1
         self._alive(event)
+        if self._sleepers.pop(task_key(event), None) is not None:
+            session.recorder.count("calls not judged: events are missing")
         if not flight.high and low_page(flight, actual, session):
             return
         page = self._page(flight.value)
@@ -98,8 +129,9 @@ class Permanent:
         try:
             self._session.kernel.context.this = session.kernel.context.cpus[event.cpu]
             address = self._model.kmap_high(page)
-        except KernelDeadlock as error:
-            self._exhausted(event, str(error))
+        except KernelDeadlock:
+            # The kernel found one, so a kunmap is missing from the recording.
+            session.recorder.count("calls not judged: events are missing")
             flight.why_not = "all permanent windows are in use"
             return
         if not flight.why_not:
@@ -153,14 +185,15 @@ class Permanent:
         if not self._last_sure:
             model.last_pkmap_nr = max(nr, model.last_pkmap_nr if self._seen else 0)
 
-    def _exhausted(self, event: Event, text: str) -> None:
-        session = self._session
-        session.recorder.find(
+    def _exhausted(self, where: Where, page: str, *, certain: bool) -> None:
+        size = self._session.layout.LAST_PKMAP
+        self._session.recorder.find(
             "pool-exhausted",
-            session.recorder.where(event),
-            text,
+            where,
+            f"kmap() of {page} finds all {size} permanent windows in use",
             "the task sleeps until a window is given back",
-            (f"line {event.line}: {session.recorder.task_name(event)} calls kmap()",),
+            (f"line {where.line}: {where.task} calls kmap()",),
+            certain=certain,
         )
 
     def judge(self, flight: InFlight, event: Event) -> None:
@@ -193,7 +226,10 @@ class Permanent:
         """``kunmap`` or ``kunmap_high`` was entered; ``value`` is the page."""
         session = self._session
         session.verdict.permanent.unmaps += 1
+        self._last_unmap = event.line
         self._alive(event)
+        if self._sleepers:
+            self._woken()
         if session.layout.is_pkmap(event.value) or session.layout.is_window(event.value):
             self._address_not_page(event)
             return
@@ -254,6 +290,7 @@ class Permanent:
     def lost(self) -> None:
         """Events were lost: maps and unmaps of anybody may be among them."""
         self._complaints.clear()
+        self._sleepers.clear()
         self._seen.clear()
         self._from_before.clear()
         self._owners.clear()
@@ -283,11 +320,20 @@ class Permanent:
                 complaint.report(False)
             else:
                 session.recorder.count("calls not judged: the recording ends")
+        for where, page in self._sleepers.values():
+            if session.verdict.permanent.unmaps:
+                self._exhausted(where, page, certain=False)
+            else:
+                session.recorder.count("calls not judged: no kunmap was recorded")
         for owners in self._owners.values():
             for window in owners:
                 session.recorder.mapping(window, 0, -1)
-                if window.switched_line:
+                if not window.switched_line:
+                    continue
+                if window.page_value and window.switched_line < self._last_unmap:
                     self._leaked(window)
+                else:
+                    session.recorder.count("permanent windows whose kunmap may not be recorded")
         in_use = sum(count > 1 for count in self._model.pkmap_count)
         session.verdict.permanent.in_use_at_end = in_use
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from highmem.findings import Confidence, Finding, Where, rule
 from highmem.replay.histogram import bucket_of
 from highmem.replay.mappings import MappingBuilder
-from highmem.replay.state import Event, Window
+from highmem.replay.state import Event, InFlight, Window
 from highmem.replay.verdict import CallerStats, CpuStats, TaskStats, Verdict
 from highmem.trace.schema import Strings
 
@@ -13,6 +13,8 @@ __all__ = ["Recorder"]
 
 _MOST_TASKS = 4096
 """Tasks kept by name; the rest count together, so that a recording cannot fill memory."""
+_MOST_CALLERS = 1024
+"""The same for callers."""
 
 
 class Recorder:
@@ -54,19 +56,35 @@ class Recorder:
         verdict.depths[depth] = verdict.depths.get(depth, 0) + 1
         cpu = self.cpu(window.cpu)
         cpu.deepest = max(cpu.deepest, depth)
-        task = verdict.tasks.get(window.task)
-        if task is None:
-            name = window.task if len(verdict.tasks) < _MOST_TASKS else "(other tasks)"
-            task = verdict.tasks.setdefault(name, TaskStats(name))
+        task = self.task(window.task)
         task.maps += 1
         task.deepest = max(task.deepest, depth)
 
+    def task(self, name: str) -> TaskStats:
+        """The statistics of one task; past the first few thousand all others share one."""
+        tasks = self.verdict.tasks
+        found = tasks.get(name)
+        if found is None:
+            name = name if len(tasks) < _MOST_TASKS else "(other tasks)"
+            found = tasks.setdefault(name, TaskStats(name))
+        return found
+
+    def caller(self, caller: str, make: bool) -> CallerStats | None:
+        """The statistics of one caller, by its function; past the first thousand all others
+        share one.  None if there are none and none are to be made."""
+        callers, name = self.verdict.callers, caller_name(caller)
+        found = callers.get(name)
+        if found is None and len(callers) >= _MOST_CALLERS:
+            name = "(other callers)"
+            found = callers.get(name)
+        if found is None and make:
+            found = callers[name] = CallerStats(name)
+        return found
+
     def called(self, caller: str, depth: int) -> None:
         """A map call returned to *caller*, which nests *depth* deep with it."""
-        name = caller_name(caller)
-        stats = self.verdict.callers.get(name)
-        if stats is None:
-            stats = self.verdict.callers[name] = CallerStats(name)
+        stats = self.caller(caller, make=True)
+        assert stats is not None
         stats.maps += 1
         stats.deepest = max(stats.deepest, depth)
 
@@ -77,14 +95,13 @@ class Recorder:
         bucket = bucket_of(held)
         holds = self.verdict.holds
         holds[bucket] = holds.get(bucket, 0) + 1
-        stats = self.verdict.callers.get(caller_name(window.caller)) if window.caller else None
+        stats = self.caller(window.caller, make=False) if window.caller else None
         if stats is None:
             return
         stats.closed += 1
         stats.total_ns += held
         stats.holds[bucket] = stats.holds.get(bucket, 0) + 1
-        if held > stats.longest_ns or not stats.longest_line:
-            stats.longest_ns, stats.longest_line = held, window.line
+        stats.consider(held, window.line)
 
     def mapping(self, window: Window, close_line: int, close_ns: int) -> None:
         """Hand *window* on as a row of MAPPING_COLUMNS."""
@@ -121,6 +138,11 @@ class Recorder:
         self.verdict.findings.append(
             Finding(rule(name), where, what, kernel_does, evidence, confidence)
         )
+
+    def entered(self, flight: InFlight, event: Event) -> Where:
+        """The place where the call *flight* was entered; *event* is of the same task."""
+        task = self.task_name(event)
+        return Where(line=flight.line, time_ns=flight.time, cpu=flight.cpu, task=task)
 
     def where(self, event: Event, address: int | None = None) -> Where:
         """The place of *event* in the recording."""

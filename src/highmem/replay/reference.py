@@ -17,14 +17,17 @@ from highmem.replay.typed import Typed
 from highmem.replay.verdict import Verdict
 from highmem.trace.schema import COLUMNS, Batch, Function, Kind, Strings
 
-__all__ = ["Reference"]
+__all__ = ["FIELDS", "PERMANENT", "Reference"]
 
-_PERMANENT = {Function.KMAP, Function.KMAP_HIGH, Function.KUNMAP, Function.KUNMAP_HIGH}
-_FIELDS = tuple(COLUMNS)
+PERMANENT = {Function.KMAP, Function.KMAP_HIGH, Function.KUNMAP, Function.KUNMAP_HIGH}
+FIELDS = tuple(COLUMNS)
 
 
 class Reference:
-    """Feed it the batches of one recording, then :meth:`finish`."""
+    """Feed it the batches of one recording, then :meth:`finish`.
+
+    ``session``, ``temporary`` and ``flights`` are what an engine shares with it.
+    """
 
     def __init__(
         self,
@@ -34,13 +37,13 @@ class Reference:
         verdict: Verdict,
         sinks: list[MappingSink] | None = None,
     ) -> None:
-        self._session = session = Session(profile, ram, strings, verdict, sinks)
-        self._temporary: Nesting | Typed = (
+        self.session = session = Session(profile, ram, strings, verdict, sinks)
+        self.temporary: Nesting | Typed = (
             Typed(session) if profile.era is Era.TYPED else Nesting(session)
         )
         self._permanent = Permanent(session)
-        windows, permanent = self._temporary, self._permanent
-        self._flights = Flights(session, MapModel(windows.apply, windows.judge))
+        windows, permanent = self.temporary, self._permanent
+        self.flights = Flights(session, MapModel(windows.apply, windows.judge, windows.ahead))
         self._kmaps = Flights(session, MapModel(permanent.apply, permanent.judge))
         self._first_loss: Where | None = None
         self._verdict = verdict
@@ -49,7 +52,7 @@ class Reference:
     def feed(self, batch: Batch) -> None:
         """Judge the events of *batch*."""
         event = Event()
-        rows = zip(*(getattr(batch, name).tolist() for name in _FIELDS), strict=True)
+        rows = zip(*(getattr(batch, name).tolist() for name in FIELDS), strict=True)
         for row in rows:
             (
                 event.line,
@@ -69,24 +72,29 @@ class Reference:
                 event.next_comm,
                 event.state,
             ) = row
-            self._event(event)
+            self.event(event)
 
-    def _event(self, event: Event) -> None:
+    def event(self, event: Event) -> None:
+        """Judge one event."""
         verdict = self._verdict
         kind = event.kind
         if kind == Kind.LOST:
             self._lost(event)
             return
         if not 0 <= event.cpu <= self._max_cpu:
-            self._session.recorder.count("events of a CPU that this kernel cannot have")
+            self.session.recorder.count("events of a CPU that this kernel cannot have")
             return
         verdict.first_ns = verdict.first_ns or event.time
         verdict.last_ns = max(verdict.last_ns, event.time)
         if kind == Kind.MAP:
-            (self._kmaps if event.function in _PERMANENT else self._flights).enter(event)
+            if event.function in PERMANENT:
+                self._permanent.enter(event)
+                self._kmaps.enter(event)
+            else:
+                self.flights.enter(event)
         elif kind == Kind.MAP_RETURN:
-            self._session.last_return = event.line
-            (self._kmaps if event.function in _PERMANENT else self._flights).leave(event)
+            self.session.last_return = event.line
+            (self._kmaps if event.function in PERMANENT else self.flights).leave(event)
         elif kind == Kind.UNMAP:
             self._unmap(event)
         elif kind == Kind.SWITCH:
@@ -95,39 +103,44 @@ class Reference:
             self._permanent.flush(event)
 
     def _unmap(self, event: Event) -> None:
-        if event.function in _PERMANENT:
+        if event.function in PERMANENT:
             self._kmaps.over(event)
             self._permanent.unmap(event)
         else:
             self._verdict.unmap_calls += 1
-            self._session.last_unmap = event.line
-            self._flights.over(event)
-            self._temporary.unmap(event)
+            self.session.last_unmap = event.line
+            self.flights.over(event)
+            self.temporary.unmap(event)
 
     def _switch(self, event: Event) -> None:
         self._verdict.switches += 1
-        self._temporary.switch(event)
-        if self._session.strings[event.state][:1] in ("X", "Z"):
+        # An idle task never ends, whatever a recording says.
+        dead = event.pid != 0 and self.session.strings[event.state][:1] in ("X", "Z")
+        if dead:
+            self.flights.died(event)
+            self._kmaps.died(event)
+        self.temporary.switch(event, dead)
+        if dead:
             self._permanent.died(event)
 
     def _lost(self, event: Event) -> None:
-        session = self._session
+        session = self.session
         session.lost_at[event.cpu] = event.line
-        self._flights.lost(event.cpu)
+        self.flights.lost(event.cpu)
         self._kmaps.lost(event.cpu)
         self._permanent.lost()
-        if isinstance(self._temporary, Typed):
-            self._temporary.lost(event.cpu)
+        if isinstance(self.temporary, Typed):
+            self.temporary.lost(event.cpu)
         if self._first_loss is None:
             cpu = event.cpu if event.cpu >= 0 else None
             self._first_loss = Where(line=event.line, time_ns=event.time or None, cpu=cpu)
 
     def finish(self) -> Verdict:
         """The verdict, once all batches are in."""
-        session, verdict = self._session, self._verdict
-        self._flights.end()
+        session, verdict = self.session, self._verdict
+        self.flights.end()
         self._kmaps.end()
-        self._temporary.finish(verdict.last_ns)
+        self.temporary.finish(verdict.last_ns)
         self._permanent.finish()
         session.unmap_doubts.end()
         if session.memmap.disagreements:
@@ -142,7 +155,7 @@ class Reference:
 
     def _report_loss(self, where: Where) -> None:
         lost = self._verdict.account.lost
-        self._session.recorder.find(
+        self.session.recorder.find(
             "lost-events",
             where,
             f"the recording lost {lost} event{'s' if lost != 1 else ''}, first here",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from highmem.kernel.kernel import Kernel
 from highmem.kernel.layout import Layout
-from highmem.kernel.profile import Profile
+from highmem.kernel.profile import Era, Profile
 from highmem.replay.doubt import Doubts
 from highmem.replay.mappings import MappingBuilder, MappingSink
 from highmem.replay.recorder import Recorder
@@ -14,6 +16,9 @@ from highmem.replay.words import KernelWords
 from highmem.trace.schema import Argument, Strings
 
 __all__ = ["MemMap", "Session", "task_key"]
+
+_PAGE_MASK = 0xFFFFF000
+_PAGE_SHIFT = 12
 
 
 def task_key(event: Event) -> int:
@@ -59,13 +64,13 @@ class MemMap:
             return pfn
         return layout.highstart_pfn + (value >> 3) % (layout.highend_pfn - layout.highstart_pfn)
 
-    def describe(self, value: int, argument: int) -> str:
-        """``page 0x… (frame 0x…)``, as far as it is known."""
+    def describe(self, value: int, argument: int, *, framed: bool = True) -> str:
+        """``page 0x… (frame 0x…)``, as far as it is known; without the frame unless *framed*."""
         if argument == Argument.PFN:
             return f"frame {value:#x}"
         if argument != Argument.PAGE:
             return "a page that was not recorded"
-        pfn = self.pfn(value)
+        pfn = self.pfn(value) if framed else None
         return f"page {value:#x}" + (f" (frame {pfn:#x})" if pfn is not None else "")
 
 
@@ -73,6 +78,7 @@ class Session:
     """One replay: the modelled kernel, the verdict, and what the parts tell each other."""
 
     __slots__ = (
+        "gather",
         "head",
         "kernel",
         "last_return",
@@ -112,6 +118,8 @@ class Session:
         """The last event that was a return of a map function."""
         self.last_unmap = 0
         """The last event that was an unmap of a temporary window's family."""
+        self.gather: Callable[[], None] = lambda: None
+        """Called before all stacks are searched: an engine gives back those that it has."""
         self.lost_at: dict[int, int] = {}
         """CPU (-1: any) to the last event before which events were lost there."""
 
@@ -132,6 +140,20 @@ class Session:
             argument=flight.argument,
             preempt=preempt_depth(flight.flags),
         )
+
+    def slot(self, cpu: int, address: int, expected: int | None) -> int | None:
+        """How many windows of *cpu*'s stack lie below the one at *address*; None if the address
+        is no window of it.
+
+        Nothing keeps the index of the stack era inside the CPU's own windows, so *expected* is
+        accepted beyond their ends as well.
+        """
+        slot = self.layout.window_address(cpu, 0) - (address & _PAGE_MASK) >> _PAGE_SHIFT
+        if 0 <= slot < self.profile.windows_per_cpu:
+            if not self.profile.guard_slots:
+                return slot
+            return slot // 2 if slot % 2 else None
+        return slot if slot == expected and self.profile.era is Era.STACK else None
 
     def lost_since(self, cpu: int, line: int) -> bool:
         """Whether events that may concern *cpu* were lost after event *line*."""

@@ -140,6 +140,8 @@ class InFlight:
     predicted: int | None = None
     """The address that the model predicts; None if it can not be predicted."""
     why_not: str = ""
+    caller: int = -1
+    """Where it returned to, by its number; of a call around another, the inner one's."""
     answer: int | None = None
     """The address that its latest return showed."""
     window: Window | None = None
@@ -149,6 +151,12 @@ class InFlight:
     """The page is in low memory, so the address is linear."""
     high: bool = False
     """It came to a function that is reached by pages without a linear address only."""
+    guessed: bool = False
+    """That the model has done it follows from the address of a call that interrupted it."""
+    unsure: bool = False
+    """Events were lost since: it may have returned long ago."""
+    died: bool = False
+    """Its task ended inside the call."""
     outer: InFlight | None = None
     """The call that this one was made from (``__kmap_local_page_prot`` around
     ``__kmap_local_pfn_prot``)."""
@@ -179,6 +187,8 @@ class Stack:
     """The last event of this stack, to tell whether a loss came after it."""
     windows: list[Window | None] = field(default_factory=list)
     """Bottom first; None for one whose map was not seen."""
+    base: int = 0
+    """The slot of the lowest window: below 0 after an unmap with nothing left to unmap."""
     suspicions: list[Suspicion] = field(default_factory=list)
     orphans: list[Window] = field(default_factory=list)
     """Windows whose entry an unmap of another window cleared; their own unmap is to come."""
@@ -186,3 +196,14 @@ class Stack:
     """The evidence of the last unmap in the wrong order, to which its other half is added."""
     doomed: bool = False
     """The model says that the kernel hit a BUG here, so nothing more should come."""
+
+    def resize(self, depth: int) -> None:
+        """Make it that the index is *depth*: drop windows, or add ones that were not seen."""
+        if depth < 0:
+            self.base = depth
+        elif self.base < 0:
+            del self.windows[: -self.base]
+            self.base = 0
+        count = depth - self.base
+        del self.windows[count:]
+        self.windows.extend([None] * (count - len(self.windows)))

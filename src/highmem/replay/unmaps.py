@@ -11,7 +11,7 @@ from highmem.kernel.bug import KernelBug
 from highmem.kernel.profile import Era
 from highmem.replay.driver import Driver
 from highmem.replay.session import Session, task_key
-from highmem.replay.state import Event, Knowledge, Stack, Suspicion, Window
+from highmem.replay.state import Event, Knowledge, Stack, Suspicion, Window, level_of
 from highmem.replay.verdict import HeldWindow
 
 __all__ = ["Unmaps"]
@@ -23,23 +23,20 @@ PAGE_SIZE = 0x1000
 class Unmaps:
     """Judges the unmap calls of one recording."""
 
-    __slots__ = ("_driver", "_incr", "_local", "_session", "_stacks")
+    __slots__ = ("_driver", "_local", "_session", "_stacks")
 
     def __init__(self, session: Session, driver: Driver, stacks: dict[int, Stack]) -> None:
         self._session = session
         self._driver = driver
         self._stacks = stacks
         self._local = session.profile.era is Era.LOCAL
-        self._incr = 2 if session.profile.guard_slots else 1
 
     def window(self, event: Event, stack: Stack) -> None:
         """An unmap of an address inside the windows."""
         session = self._session
         session.recorder.cpu(event.cpu).unmaps += 1
-        found = session.layout.window_of(event.value & PAGE_MASK)
-        assert found is not None
-        below = found[1] // self._incr if found[0] == event.cpu else None
         depth = self._driver.depth()
+        below = session.slot(event.cpu, event.value, depth - 1 if stack.windows else None)
         fresh = stack.knowledge is Knowledge.ASSUMED and depth == 0
         whole = below == depth - 1 and bool(stack.windows) and stack.windows[-1] is not None
         unknown = stack.knowledge is Knowledge.UNKNOWN and not whole
@@ -50,7 +47,8 @@ class Unmaps:
         for suspicion in stack.suspicions:
             suspicion.other_depth = below if below is not None else suspicion.other_depth
         if below is not None and below == depth - 1:
-            stack.knowledge = Knowledge.KNOWN
+            if not level_of(event.flags):
+                stack.knowledge = Knowledge.KNOWN
             self._proper(event, stack)
         else:
             self._suspicious(event, stack, below, depth)
@@ -59,8 +57,7 @@ class Unmaps:
         if below is None:
             return
         self._driver.set_depth(below)
-        del stack.windows[below:]
-        stack.windows.extend([None] * (below - len(stack.windows)))
+        stack.resize(below)
         if stack.knowledge is Knowledge.UNKNOWN and not self._session.head:
             stack.knowledge = Knowledge.ASSUMED
 
@@ -120,6 +117,8 @@ class Unmaps:
         words = self._let_kernel(event, stack)
         if stack.windows:
             stack.windows.pop()
+        if not stack.windows:
+            stack.base = min(0, self._driver.depth())
         if orphan is not None and below is not None and below >= depth:
             # The other half of an unmap in the wrong order: its window went before its turn.
             stack.orphans.remove(orphan)
@@ -143,9 +142,9 @@ class Unmaps:
 
     @staticmethod
     def _named(stack: Stack, below: int | None) -> Window | None:
-        if below is None or below >= len(stack.windows):
+        if below is None or not 0 <= below - stack.base < len(stack.windows):
             return None
-        return stack.windows[below]
+        return stack.windows[below - stack.base]
 
     def _let_kernel(self, event: Event, stack: Stack) -> str:
         """What the modelled kernel does about this call, in words."""
@@ -156,7 +155,7 @@ class Unmaps:
         except KernelBug as error:
             stack.doomed = True
             self._driver.recover()
-            return words.bug(error)
+            return words.killed(error)
         return words.heard()
 
     def _classify(
@@ -188,29 +187,33 @@ class Unmaps:
         )
 
     def _owner(self, address: int, stack: Stack) -> Window | None:
-        for other in self._stacks.values():
-            if other is not stack:
-                for window in other.windows:
-                    if window and window.address == address:
-                        return window
-        return None
+        self._session.gather()
+        found = [
+            window
+            for other in self._stacks.values()
+            if other is not stack
+            for window in other.windows
+            if window and window.address == address
+        ]
+        return max(found, key=lambda window: window.line, default=None)
 
     # Addresses outside the windows.
 
-    def outside(self, event: Event, stack: Stack | None) -> None:
+    def outside(self, event: Event, stack: Stack) -> None:
         """An unmap of an address that is no temporary window."""
         session, layout = self._session, self._session.layout
         address = event.value
-        windows = [w for w in stack.windows if w] if stack else []
+        windows = [w for w in stack.windows if w]
+        if any(w.address == address & PAGE_MASK for w in windows):
+            return  # below the CPU's first one, after a double unmap; the kernel ignores it
         passed = next((w for w in reversed(windows) if w.page_value == address), None)
         words = session.words
         words.mark()
-        self._driver.enter(event.cpu, task_key(event))
         try:
             self._driver.unmap(address)
             heard = words.heard()
         except KernelBug as error:
-            heard = words.bug(error)
+            heard = words.killed(error)
         if passed is not None and layout.is_lowmem(address):
             what = f"unmaps the struct page {address:#010x} instead of {passed.address:#010x}"
             evidence = (passed.describe(), self._line(event))
@@ -249,14 +252,24 @@ class Unmaps:
         window.switched_line = event.line
         certain = window.caller.startswith("kmap_atomic")
         state = session.strings[event.state]
-        session.recorder.find(
-            "sleep-in-atomic",
-            window.where(),
+        what = (
             f"{window.task} sleeps (state {state}) while it holds {window.page} in a window "
-            f"that was opened with preemption off (depth {window.preempt})",
-            session.words.sleep(),
-            (window.describe(), f"line {event.line}: it is switched out in state {state}"),
-            certain=certain,
+            f"that was opened with preemption off (depth {window.preempt})"
+        )
+        evidence = (window.describe(), f"line {event.line}: it is switched out in state {state}")
+
+        def confirm() -> None:
+            session.recorder.find(
+                "sleep-in-atomic",
+                window.where(),
+                what,
+                session.words.sleep(),
+                evidence,
+                certain=certain,
+            )
+
+        session.unmap_doubts.wait(
+            confirm, lambda: session.recorder.count("windows open after the last unmap event")
         )
 
     def leaked(self, window: Window, event: Event, why: str) -> None:
@@ -277,17 +290,24 @@ class Unmaps:
     def finish(self, end_ns: int) -> None:
         """List what is open at the end; report what no later unmap can excuse."""
         session = self._session
-        for stack in self._stacks.values():
-            for window in stack.windows:
-                if window is None:
-                    continue
-                session.recorder.mapping(window, 0, -1)
-                if window.line > session.last_unmap:
-                    session.recorder.count("windows opened after the last unmap event")
-                elif window.switched_line and not self._local:
-                    self._left_behind(window)
-                else:
-                    session.verdict.held.append(held(window, end_ns))
+        windows = [w for stack in self._stacks.values() for w in stack.windows if w]
+        for window in sorted(windows, key=lambda w: w.line):
+            session.recorder.mapping(window, 0, -1)
+            if window.line > session.last_unmap:
+                session.recorder.count("windows opened after the last unmap event")
+            elif session.lost_since(window.cpu, window.line) and self._forgotten(window):
+                session.recorder.count("windows open when events were lost")
+            elif window.switched_line and not self._local:
+                self._left_behind(window)
+            else:
+                session.verdict.held.append(held(window, end_ns))
+
+    def _forgotten(self, window: Window) -> bool:
+        """Whether events were lost after the last that showed the stack of *window*."""
+        return any(
+            window in stack.windows and self._session.lost_since(window.cpu, stack.touched)
+            for stack in self._stacks.values()
+        )
 
     def _left_behind(self, window: Window) -> None:
         """Stack era: open at the end although other tasks ran on the CPU since."""

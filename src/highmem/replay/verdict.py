@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from highmem import __version__
 from highmem.findings import Finding
 from highmem.kernel.profile import Profile
 from highmem.replay.histogram import percentile, upper_end
@@ -30,6 +31,16 @@ class CallerStats:
     total_ns: int = 0
     holds: dict[int, int] = field(default_factory=dict)
     """How many were held how long, by bucket (histogram.bucket_of)."""
+
+    def consider(self, held_ns: int, line: int) -> None:
+        """A window opened at *line* was held that long; of equals the first opened counts."""
+        longer = held_ns > self.longest_ns
+        if (
+            longer
+            or not self.longest_line
+            or (held_ns == self.longest_ns and line < self.longest_line)
+        ):
+            self.longest_ns, self.longest_line = held_ns, line
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: the median and the 99th percentile instead of the buckets."""
@@ -149,6 +160,7 @@ class Verdict:
         account = self.account
         return {
             "schema": "highmem.verdict/1",
+            "version": __version__,
             "input": {
                 "name": self.name,
                 "format": self.format,

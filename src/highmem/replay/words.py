@@ -46,6 +46,13 @@ class KernelWords:
         splat = error.splat
         return f"BUG in {splat.function}(): {splat.condition}; the task is killed"
 
+    def killed(self, error: KernelBug) -> str:
+        """The same with the warning before it, if the call gave one since :meth:`mark`."""
+        warned = self._log.splats[self._said] if len(self._log) > self._said else error.splat
+        if warned is error.splat:
+            return self.bug(error)
+        return f"WARNING in {warned.function}(): {warned.condition}, then {self.bug(error)}"
+
     def leak(self) -> str:
         """A temporary window that stays open."""
         if self._profile.era is Era.LOCAL:
@@ -62,7 +69,8 @@ class KernelWords:
 
     def sleep(self) -> str:
         """Sleeping with an atomic window."""
-        if self._profile.preempt_count:
+        # Up to 4.1 turning page faults off counts, whatever the configuration.
+        if self._profile.preempt_count or self._profile.features.fault_disable_is_preempt_count:
             return "BUG: scheduling while atomic, with a backtrace; it goes on"
         return (
             "nothing: without CONFIG_PREEMPT_COUNT it does not know that it is atomic; the next "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable
 
 from rich.console import Console, Group, RenderableType
@@ -14,19 +13,12 @@ from rich.text import Text
 from highmem import __version__
 from highmem.findings import Confidence, Finding, Level, Rule
 from highmem.replay.verdict import CallerStats, Verdict
+from highmem.trace.printable import printable
 
-__all__ = ["printable", "render_rule", "render_rules", "render_verdict"]
+__all__ = ["render_rule", "render_rules", "render_verdict"]
 
 _COLOURS = {Level.ERROR: "bold red", Level.WARNING: "bold yellow", Level.NOTE: "cyan"}
 _FINDINGS_SHOWN = 20
-
-
-def printable(text: str) -> str:
-    """*text* with control, format and other invisible characters escaped: names in recordings
-    are chosen by whoever ran there."""
-    return "".join(
-        c if unicodedata.category(c)[0] not in "CZ" or c == " " else repr(c)[1:-1] for c in text
-    )
 
 
 def render_verdict(verdict: Verdict, console: Console, *, quiet: bool = False) -> None:
@@ -62,7 +54,7 @@ def _head(verdict: Verdict) -> RenderableType:
         table.add_row("lost", Text(f"{account.lost:,} events, as the recording says", "yellow"))
     if account.truncated:
         table.add_row("cut off", Text("the input ends in the middle", "yellow"))
-    table.add_row("kernel", f"{verdict.profile.title} [{verdict.profile.name}]")
+    table.add_row("kernel", printable(f"{verdict.profile.title} [{verdict.profile.name}]"))
     table.add_row("", Text(printable(verdict.profile_how), style="dim"))
     return table
 

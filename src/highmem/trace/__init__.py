@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from .probes import DEFAULT_PROBES, Probe, ProbeTable, load_probes
-from .reader import read_trace
+from .reader import COMPILED, read_trace
 
-__all__ = ["DEFAULT_PROBES", "Probe", "ProbeTable", "load_probes", "read_trace"]
+__all__ = ["COMPILED", "DEFAULT_PROBES", "Probe", "ProbeTable", "load_probes", "read_trace"]

@@ -52,15 +52,30 @@ class BatchBuilder:
     """Collects events and makes batches of them.
 
     The lists ``line``, ``time``, ``task``, ``shape``, ``value`` and ``prot`` are the events
-    so far, one number each; readers in a hurry append to them directly.
+    so far, one number each; readers in a hurry append to them directly.  ``tasks`` and
+    ``shapes`` are what the numbers stand for.
     """
 
-    __slots__ = ("_shapes", "_tasks", "line", "prot", "shape", "strings", "task", "time", "value")
+    __slots__ = (
+        "_shape_numbers",
+        "_task_numbers",
+        "line",
+        "prot",
+        "shape",
+        "shapes",
+        "strings",
+        "task",
+        "tasks",
+        "time",
+        "value",
+    )
 
     def __init__(self, strings: Strings) -> None:
         self.strings = strings
-        self._tasks: dict[Task, int] = {}
-        self._shapes: dict[Shape, int] = {}
+        self.tasks: list[Task] = []
+        self.shapes: list[Shape] = []
+        self._task_numbers: dict[Task, int] = {}
+        self._shape_numbers: dict[Shape, int] = {}
         self.line: list[int] = []
         self.time: list[int] = []
         self.task: list[int] = []
@@ -73,11 +88,17 @@ class BatchBuilder:
 
     def task_number(self, task: Task) -> int:
         """The number of *task* in this builder's table."""
-        return self._tasks.setdefault(task, len(self._tasks))
+        number = self._task_numbers.setdefault(task, len(self.tasks))
+        if number == len(self.tasks):
+            self.tasks.append(task)
+        return number
 
     def shape_number(self, shape: Shape) -> int:
         """The number of *shape* in this builder's table."""
-        return self._shapes.setdefault(shape, len(self._shapes))
+        number = self._shape_numbers.setdefault(shape, len(self.shapes))
+        if number == len(self.shapes):
+            self.shapes.append(shape)
+        return number
 
     def add(self, line: int, time: int, task: int, shape: int, value: int, prot: int = 0) -> None:
         """Add one event; *task* and *shape* are numbers that this builder gave."""
@@ -91,17 +112,22 @@ class BatchBuilder:
     @property
     def crowded(self) -> bool:
         """Whether the tables are so long that they should be forgotten."""
-        return max(len(self._tasks), len(self._shapes)) > _TABLE_LIMIT
+        return max(len(self.tasks), len(self.shapes)) > _TABLE_LIMIT
 
     def forget(self) -> None:
         """Empty the tables: numbers given before mean nothing any more."""
-        self._tasks.clear()
-        self._shapes.clear()
+        for table in (self.tasks, self.shapes, self._task_numbers, self._shape_numbers):
+            table.clear()
+
+    def clear(self) -> None:
+        """Drop the events so far; the tables stay."""
+        for column in (self.line, self.time, self.task, self.shape, self.value, self.prot):
+            column.clear()
 
     def batch(self) -> Batch:
         """The events so far as a batch; the builder is empty afterwards."""
-        tasks = np.array(list(self._tasks), np.int64).reshape(-1, len(Task._fields))
-        shapes = np.array(list(self._shapes), np.int64).reshape(-1, len(Shape._fields))
+        tasks = np.array(self.tasks, np.int64).reshape(-1, len(Task._fields))
+        shapes = np.array(self.shapes, np.int64).reshape(-1, len(Shape._fields))
         task = tasks[np.array(self.task, np.intp)].T
         shape = shapes[np.array(self.shape, np.intp)].T
         batch = Batch.empty(len(self), self.strings)
@@ -116,6 +142,5 @@ class BatchBuilder:
                 getattr(batch, name)[:] = column
         prev_comm = shape[Shape._fields.index("prev_comm")]
         np.copyto(batch.comm, prev_comm, where=prev_comm >= 0, casting="same_kind")
-        for column in (self.line, self.time, self.task, self.shape, self.value, self.prot):
-            column.clear()
+        self.clear()
         return batch

@@ -51,6 +51,7 @@ __all__ = [
     "LOSS",
     "PLAIN_NUMBER_TIME",
     "PROBE",
+    "SWITCH_PARTS",
     "WRITTEN",
     "Prefix",
     "Switch",
@@ -133,6 +134,15 @@ _SWITCH_KERNEL: Final = re.compile(
     rb"next_comm=(.{0,15}?) next_pid=([0-9]{1,10}) next_prio=-?[0-9]+(?: [\w]+=.*)?",
     re.DOTALL,
 )
+SWITCH_PARTS: Final = re.compile(
+    rb"(sched_switch: prev_comm=.{0,15}? prev_pid=[0-9]{1,10} prev_prio=-?[0-9]+ "
+    rb"prev_state=\S+ ==> )"
+    rb"(next_comm=.{0,15}? next_pid=[0-9]{1,10} next_prio=-?[0-9]+(?: [\w]+=.*)?)",
+    re.DOTALL,
+)
+"""The kernel's text of a sched_switch in two parts that are told apart by nothing else: text
+of 15 bytes cannot imitate what either is made of, nor can this be read as trace-cmd's text."""
+
 _TRACE_CMD: Final = (
     rb" *+(.{0,15}%s):([0-9]{1,10}) \[-?[0-9]+\] (\S+) ==> "
     rb"(.{0,15}):([0-9]{1,10}) \[-?[0-9]+\] *"

@@ -19,12 +19,13 @@ from .probes import DEFAULT_PROBES, Probe, ProbeTable
 from .schema import Account, Argument, Batch, Kind, Rejection, Strings
 from .source import ByteSource
 
-__all__ = ["FtraceText"]
+__all__ = ["PID_MAX", "FtraceText"]
 
 _REJECTIONS_KEPT = 10
 _REJECTION_TEXT = 200
 _INT32 = 1 << 31
-_PID_MAX = _INT32 - 1
+PID_MAX = _INT32 - 1
+"""The greatest pid that a batch can hold."""
 _KM_TYPE_LIMIT = 256
 _SECOND = 10**9
 
@@ -113,9 +114,13 @@ class FtraceText:
             self._last_time = self._builder.time[-1]
             yield self._builder.batch()
         if self._builder.crowded:
-            self._builder.forget()
-            for cache in (self._tasks, self._heads, self._switches):
-                cache.clear()
+            self._forget()
+
+    def _forget(self) -> None:
+        """Empty the tables of what repeats."""
+        self._builder.forget()
+        for cache in (self._tasks, self._heads, self._switches):
+            cache.clear()
 
     def _finish(self, tail: bytes) -> None:
         """Account for the end of the input: *tail* is what followed the last newline."""
@@ -219,7 +224,7 @@ class FtraceText:
             return False
         # Nothing is remembered of a line before all of it was found to be good.
         who = grammar.prefix_of(prefix)
-        if who.pid > _PID_MAX:
+        if who.pid > PID_MAX:
             raise _UnreadableError(f"no pid: {who.pid}")
         if probe is not None:
             value, prot, shape = self._call(name, probe, place, fields)
@@ -309,7 +314,7 @@ class FtraceText:
             if not readings:
                 raise _UnreadableError("the tasks of sched_switch cannot be told apart")
             # The event happens in the task that leaves: this decides between two readings.
-            fitting = [s for s in readings if s.prev_pid == pid and s.next_pid <= _PID_MAX]
+            fitting = [s for s in readings if s.prev_pid == pid and s.next_pid <= PID_MAX]
             if len(fitting) != 1:
                 raise _UnreadableError(f"sched_switch does not fit pid {pid} of its own line")
             switch = fitting[0]

@@ -4,30 +4,63 @@ from __future__ import annotations
 
 import os
 
+from highmem.compiled import interpreted
 from highmem.errors import InputError
 
+from . import _text
+from .ftrace_fast import FastFtraceText
 from .ftrace_text import FtraceText
 from .probes import ProbeTable
 from .schema import TraceSource
 from .source import ByteSource, binary_kind, open_source
 
-__all__ = ["read_trace"]
+__all__ = ["COMPILED", "read_trace"]
+
+COMPILED: bool = _text.COMPILED and not interpreted()
+"""Whether text is read by the compiled scanner; without it the pure reader is faster."""
 
 
 def read_trace(path: str | os.PathLike[str], *, probes: ProbeTable | None = None) -> TraceSource:
     """The recording *path*, ``-`` for standard input, ready to be iterated once.
 
-    It may be ftrace text (``trace``, ``trace_pipe``, ``trace-cmd report``), plain or
-    compressed with gzip, xz or zstd.  *probes* says which events stand for which kernel
-    functions, by default those of DEFAULT_PROBES.  Raises InputError.
+    It may be ftrace text (``trace``, ``trace_pipe``, ``trace-cmd report``), a trace.dat of
+    trace-cmd, ``perf script`` text, ``bpftrace -f json`` lines, each plain or compressed with
+    gzip, xz or zstd, or a folder of raw buffers (:mod:`highmem.trace.rawpipe`).
+    *probes* says which events stand for which kernel functions, by default those of
+    DEFAULT_PROBES.  Raises InputError.
     """
+    text = os.fspath(path)
+    if text != "-" and os.path.isdir(text):
+        from .rawpipe import RawPipe  # here and below: most recordings are text
+
+        return RawPipe(text, probes)
     source = open_source(path)
     try:
+        other = _other_format(source, text, probes)
+        if other is not None:
+            return other
         _refuse_binary(source)
     except InputError:
         source.close()
         raise
-    return FtraceText(source, probes)
+    return (FastFtraceText if COMPILED else FtraceText)(source, probes)
+
+
+def _other_format(source: ByteSource, path: str, probes: ProbeTable | None) -> TraceSource | None:
+    """A reader of *source* if it is no ftrace text but in a form that is read all the same."""
+    if source.head.startswith(b"\x17\x08\x44tracing"):
+        from .tracedat import TraceDat
+
+        return TraceDat(source, path, probes)
+    if source.head.lstrip()[:1] == b"{":
+        from .bpftrace import Bpftrace, is_bpftrace
+
+        return Bpftrace(source, probes) if is_bpftrace(source.head) else None
+    if b": probe:" in source.head or b": sched:" in source.head or b": kprobes:" in source.head:
+        from .perfscript import PerfScript, is_perf_script
+
+        return PerfScript(source, probes) if is_perf_script(source.head) else None
+    return None
 
 
 def _refuse_binary(source: ByteSource) -> None:

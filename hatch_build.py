@@ -1,0 +1,94 @@
+"""Compiles the modules of highmem that are written for it, where a C compiler is at hand.
+
+They are plain Python (Cython's pure mode): where compiling is not possible, or not wanted
+(``HIGHMEM_PURE=1``), the same files are installed and run interpreted.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+COMPILED = (
+    "src/highmem/replay/_engine.py",
+    "src/highmem/trace/_ring.py",
+    "src/highmem/trace/_text.py",
+)
+
+
+class CompileHook(BuildHookInterface):
+    """Builds one extension module beside each file of COMPILED."""
+
+    PLUGIN_NAME = "custom"
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compile, and put what came out into the wheel; say one line where it cannot be."""
+        if self.target_name != "wheel" or os.environ.get("HIGHMEM_PURE") == "1":
+            return
+        try:
+            built = compile_all(Path(self.root), [Path(self.root, name) for name in COMPILED])
+        except Exception as error:  # any failing compiler: the interpreted files do the same
+            self.app.display_warning(f"highmem: not compiled, runs interpreted: {error}")
+            return
+        if not built:
+            return
+        build_data["pure_python"] = False
+        build_data["infer_tag"] = True
+        for path in built:
+            inside = path.relative_to(Path(self.root, "src"))
+            build_data["force_include"][str(path)] = str(inside)
+
+
+def compile_all(root: Path, sources: list[Path]) -> list[Path]:
+    """Compile *sources* in place; the extension modules."""
+    from Cython.Build import cythonize
+    from setuptools import Distribution, Extension
+    from setuptools.command.build_ext import build_ext
+
+    sources = [source for source in sources if source.exists()]
+    if not sources:
+        return []
+    work = Path(tempfile.mkdtemp(prefix="highmem-build-"))
+    try:
+        extensions = [
+            Extension(
+                ".".join(source.relative_to(root / "src").with_suffix("").parts),
+                [str(source.relative_to(root))],
+                extra_compile_args=["-O3"] if os.name == "posix" else [],
+            )
+            for source in sources
+        ]
+        os.chdir(root)
+        modules = cythonize(
+            extensions, build_dir=str(work), quiet=True, language_level=3, force=True
+        )
+        command = build_ext(Distribution({"ext_modules": modules, "package_dir": {"": "src"}}))
+        command.build_temp, command.build_lib = str(work / "temp"), str(work / "lib")
+        command.ensure_finalized()
+        command.run()
+        suffix = sysconfig.get_config_var("EXT_SUFFIX")
+        built = []
+        for source, extension in zip(sources, extensions, strict=True):
+            made = work.joinpath("lib", *extension.name.split(".")).with_suffix(suffix)
+            target = source.with_suffix(suffix)
+            # A new file under the old name: one that is in use must not change under its users.
+            shutil.copy(made, f"{target}.new")
+            os.replace(f"{target}.new", target)
+            built.append(target)
+        return built
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    # Compile in place for developers: python hatch_build.py
+    here = Path(__file__).resolve().parent
+    for made in compile_all(here, [here / name for name in COMPILED]):
+        sys.stdout.write(f"compiled {made.relative_to(here)}\n")

@@ -1,0 +1,191 @@
+"""Moves stacks and calls between the engine's arrays and the reference's objects.
+
+The engine hands over whatever it does not judge itself: the stack and the context of that
+event become objects of the reference, with the exact model in the same state; once they are
+plain again, they go back.  A *plain* stack is known (or assumed) and holds only windows
+whose map was seen and which nothing odd has happened to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from highmem.replay.nesting import Nesting
+from highmem.replay.reference import Reference
+from highmem.replay.state import Event, InFlight, Knowledge, Stack, Window
+from highmem.trace.schema import Function
+
+__all__ = ["MOST_PLAIN", "Bridge"]
+
+MOST_PLAIN = 40
+"""Windows that a stack of the engine can hold."""
+
+WindowRow = tuple[int, ...]
+"""address, page, argument, described with frame, task key, level, line, time, cpu, pid, comm,
+depth, caller, preempt (-1: not recorded), returned"""
+FlightRow = tuple[int, ...]
+"""function, line, time, value, argument, flags, cpu, applied, predicted (-1: none), depth, low,
+high, index of its window in the stack (-1: none), the address answered (-1: none), caller"""
+
+
+class Bridge:
+    """One engine's way to its reference."""
+
+    __slots__ = ("_flights", "_kept", "_nesting", "_reference", "_session")
+
+    def __init__(self, reference: Reference) -> None:
+        assert isinstance(reference.temporary, Nesting)
+        self._reference = reference
+        self._session = reference.session
+        self._nesting = reference.temporary
+        self._flights = reference.flights
+        self._kept: dict[int, list[Window]] = {}
+        """The reference's own windows of stacks that the engine has: calls that are still with
+        the reference may refer to them, so they come back as the same objects."""
+
+    def event(self, event: Event) -> None:
+        """Let the reference judge *event*."""
+        self._reference.event(event)
+
+    # Stacks.
+
+    def give_stack(
+        self, key: int, known: bool, cpu: int, touched: int, rows: Sequence[WindowRow]
+    ) -> None:
+        """The engine's stack becomes the reference's."""
+        knowledge = Knowledge.KNOWN if known else Knowledge.ASSUMED
+        stack = Stack(key, knowledge, cpu, touched)
+        kept = {window.line: window for window in self._kept.pop(key, ())}
+        stack.windows.extend(self._window(row, kept.get(row[6])) for row in rows)
+        self._nesting.adopt_stack(stack)
+
+    def _window(self, row: WindowRow, kept: Window | None) -> Window:
+        (address, page, argument, framed, task_key, level, line, time, cpu, pid, comm, depth,
+         caller, preempt, returned) = row  # fmt: skip
+        session = self._session
+        if kept is not None and kept.address == address:
+            kept.caller, kept.caller_number = session.strings[caller], caller
+            kept.depth, kept.returned = depth, bool(returned)
+            return kept
+        return Window(
+            address,
+            session.memmap.describe(page, argument, framed=bool(framed)),
+            page,
+            task_key,
+            f"{session.strings[comm]}-{pid}",
+            level,
+            line,
+            time,
+            cpu,
+            pid=pid,
+            comm=comm,
+            argument=argument,
+            depth=depth,
+            caller=session.strings[caller],
+            caller_number=caller,
+            preempt=None if preempt < 0 else preempt,
+            returned=bool(returned),
+        )
+
+    def take_stack(self, key: int) -> tuple[bool, int, int, list[WindowRow]] | None:
+        """The reference's stack for the engine: known, cpu, touched and its windows; None if
+        it is not plain, or not there."""
+        stack = self._nesting.find_stack(key)
+        if stack is None or not self._plain(stack):
+            return None
+        rows = []
+        kept = [window for window in stack.windows if window is not None]
+        if kept:
+            self._kept[key] = kept
+        for window in kept:
+            preempt = -1 if window.preempt is None else window.preempt
+            rows.append(
+                (
+                    window.address,
+                    window.page_value,
+                    window.argument,
+                    int("(frame" in window.page),
+                    window.task_key,
+                    window.level,
+                    window.line,
+                    window.time,
+                    window.cpu,
+                    window.pid,
+                    window.comm,
+                    window.depth,
+                    window.caller_number,
+                    preempt,
+                    int(window.returned),
+                )
+            )
+        self._nesting.release_stack(stack)
+        return stack.knowledge is Knowledge.KNOWN, stack.cpu, stack.touched, rows
+
+    @staticmethod
+    def _plain(stack: Stack) -> bool:
+        if stack.knowledge is Knowledge.UNKNOWN or stack.suspicions or stack.orphans:
+            return False
+        if stack.doomed or stack.base or len(stack.windows) > MOST_PLAIN:
+            return False
+        return all(
+            w and not w.switched_line and not w.named and w.page_value >> 63 == 0
+            for w in stack.windows
+        )
+
+    def has_stack(self, key: int) -> bool:
+        """Whether the reference knows a stack of that number."""
+        return self._nesting.find_stack(key) is not None
+
+    def leaves_own_slots(self, key: int) -> bool:
+        """Whether the index of a CPU is below 0 or past its last slot (stack era)."""
+        stack = self._nesting.find_stack(key)
+        limit = self._session.profile.depth_limit
+        return stack is not None and (stack.base < 0 or len(stack.windows) > limit)
+
+    # Calls under way.
+
+    def give_context(
+        self, task_key: int, level: int, stack_key: int, flights: list[FlightRow], done: FlightRow
+    ) -> None:
+        """The engine's calls of a task at an interrupt level become the reference's; *done* is
+        empty if none returned last."""
+        stack = self._nesting.find_stack(stack_key)
+        made: list[InFlight] = []
+        for row in flights:
+            made.append(self._flight(row, stack, made[-1] if made else None))
+        last = self._flight(done, stack, None) if done else None
+        self._flights.adopt_context(task_key, level, made, last)
+
+    @staticmethod
+    def _flight(row: FlightRow, stack: Stack | None, outer: InFlight | None) -> InFlight:
+        (function, line, time, value, argument, flags, cpu, applied, predicted, depth, low, high,
+         index, answer, caller) = row  # fmt: skip
+        window = None
+        if stack is not None and 0 <= index < len(stack.windows):
+            window = stack.windows[index]
+            if window is not None and window.line != line:
+                window = None  # its own was closed since; another is in its place
+        return InFlight(
+            Function(function),
+            line,
+            time,
+            value,
+            argument,
+            0,
+            -1,
+            flags,
+            cpu,
+            applied=bool(applied),
+            predicted=None if predicted < 0 else predicted,
+            window=window,
+            depth=depth,
+            low=bool(low),
+            high=bool(high),
+            outer=outer,
+            caller=caller,
+            answer=None if answer < 0 else answer,
+        )
+
+    def take_context(self, task_key: int, level: int) -> bool:
+        """Whether nothing is under way there, so that the engine can have it back."""
+        return self._flights.release_context(task_key, level)

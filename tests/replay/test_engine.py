@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import random
+from collections import Counter
+from types import ModuleType
+from typing import Any
+
+import pytest
+from support.streams import RAM, Maker
+
+from highmem.compiled import load_source
+from highmem.kernel.profile import Profile, load_profile, make_profile
+from highmem.replay import _engine
+from highmem.replay.mappings import Mappings
+from highmem.replay.reference import Reference
+from highmem.replay.verdict import Verdict
+from highmem.trace import read_trace
+from highmem.trace.schema import Account, Batch, Strings
+
+SAMPLES = [
+    "samples/linux-5.10-686.trace.zst",
+    "samples/linux-6.1-686.trace.zst",
+    "samples/misuse/linux-6.1-686.clean.trace.zst",
+    "samples/misuse/linux-6.1-686.leak-local.trace.zst",
+    "samples/misuse/linux-6.1-686.sleep-while-atomic.trace.zst",
+    "samples/misuse/linux-6.1-686.unmap-order.trace.zst",
+]
+PROFILES: list[Profile] = [
+    load_profile("debian-5.10-686"),
+    load_profile("debian-6.1-686"),
+    make_profile("S1", debug_highmem=True, nr_cpus=4, nx=False),
+    make_profile("S4", nr_cpus=4, nx=False, features={"km_types": 13}),
+    make_profile("L0", debug_kmap_local=True, nr_cpus=4, nx=False),
+    make_profile("L1", debug_highmem=True, nr_cpus=4, nx=False),
+]
+INTERPRETED = load_source("highmem.replay._engine", "highmem_engine_interpreted")
+WAYS = [
+    pytest.param(
+        _engine,
+        marks=pytest.mark.skipif(not _engine.COMPILED, reason="the engine is not compiled here"),
+        id="compiled",
+    ),
+    pytest.param(INTERPRETED, id="interpreted"),
+]
+
+
+class Rows:
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, ...]] = []
+
+    def add(self, mappings: Mappings) -> None:
+        self.rows += zip(*(column.tolist() for column in mappings.columns.values()), strict=True)
+
+
+def judge(
+    engine: ModuleType | None, profile: Profile, batches: list[Batch], strings: Strings
+) -> tuple[dict[str, Any], list[tuple[int, ...]]]:
+    verdict = Verdict("stream", "test", profile, "given", Account())
+    sink = Rows()
+    reference = Reference(profile, RAM, strings, verdict, [sink])
+    judging = reference if engine is None else engine.Engine(reference)
+    for batch in batches:
+        judging.feed(batch)
+    judging.finish()
+    return verdict.to_dict(), sink.rows
+
+
+def hold_equal(engine: ModuleType, seed: int) -> dict[str, Any]:
+    """Both ways say the same of the stream that *seed* makes."""
+    rng = random.Random(seed)
+    profile = rng.choice(PROFILES)
+    maker = Maker(profile, seed, faults=rng.choice((0.0, 0.0, 0.02, 0.1, 0.3)))
+    batches = maker.batches(rng.choice((20, 100, 300)), rng.choice((1, 7, 1000)))
+    expected, rows = judge(None, profile, batches, maker.stream.strings)
+    found, mapped = judge(engine, profile, batches, maker.stream.strings)
+    assert found == expected, f"seed {seed}"
+    assert mapped == rows, f"seed {seed}"
+    return expected
+
+
+@pytest.mark.parametrize("engine", WAYS)
+@pytest.mark.parametrize("part", range(4))
+def test_random_streams_get_the_reference_s_verdict(engine: ModuleType, part: int) -> None:
+    for seed in range(part * 100, part * 100 + 60):
+        hold_equal(engine, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", WAYS)
+@pytest.mark.parametrize("part", range(10))
+def test_ten_thousand_random_streams_get_the_reference_s_verdict(
+    engine: ModuleType, part: int
+) -> None:
+    for seed in range(10_000 + part * 1000, 11_000 + part * 1000):
+        hold_equal(engine, seed)
+
+
+def test_the_random_streams_reach_every_rule_and_every_reason() -> None:
+    rules: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    right = 0
+    for seed in range(400):
+        verdict = hold_equal(_engine if _engine.COMPILED else INTERPRETED, 50_000 + seed)
+        rules.update(finding["rule"] for finding in verdict["findings"])
+        reasons.update(verdict["predictions"]["not_judged"])
+        reasons.update(verdict["unknown"])
+        right += verdict["predictions"]["right"]
+    assert right > 1000
+    assert {
+        "leaked-window", "unmap-order", "double-unmap", "page-not-address", "not-a-window",
+        "foreign-unmap", "too-deep", "sleep-in-atomic", "mismatched-pair", "window-moved",
+        "lost-events",
+    } <= set(rules)  # fmt: skip
+    assert len(reasons) >= 10
+
+
+@pytest.mark.parametrize("engine", WAYS)
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_real_recordings_get_the_reference_s_verdict(engine: ModuleType, sample: str) -> None:
+    source = read_trace(sample)
+    batches = list(source)
+    profile = load_profile("debian-5.10-686" if "5.10" in sample else "debian-6.1-686")
+    expected = judge(None, profile, batches, source.strings)
+    assert judge(engine, profile, batches, source.strings) == expected
+    assert expected[0]["predictions"]["right"] > 1000
