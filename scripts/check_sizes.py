@@ -17,6 +17,8 @@ __all__ = ["main", "measure"]
 
 FILE_SOFT, FILE_HARD = 400, 800
 BODY_SOFT, BODY_HARD = 30, 60
+# One compiled unit: a call into another module would cost its loop more than the work there.
+WHOLE = {"src/highmem/replay/_engine.py": 1250}
 ROOTS = ("src", "scripts", "tests", "benchmarks")
 
 
@@ -45,7 +47,7 @@ def main(argv: list[str]) -> int:
     for path in sorted(file for root in roots for file in (root, *root.rglob("*.py"))):
         for line, name, size in measure(path.read_text("utf-8")) if path.is_file() else ():
             bodies += [size] if name else []
-            hard = BODY_HARD if name else FILE_HARD
+            hard = BODY_HARD if name else WHOLE.get(path.as_posix(), FILE_HARD)
             if size > hard or (not name and size > FILE_SOFT):
                 verdict = "error" if size > hard else "warning"
                 print(f"{path}:{line or 1}: {verdict}: {name or 'file'} has {size} lines")

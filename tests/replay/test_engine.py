@@ -6,7 +6,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from support.streams import RAM, Maker
 
 from highmem.compiled import load_source
 from highmem.kernel.profile import Profile, load_profile, make_profile
@@ -16,6 +15,7 @@ from highmem.replay.reference import Reference
 from highmem.replay.verdict import Verdict
 from highmem.trace import read_trace
 from highmem.trace.schema import Account, Batch, Strings
+from support.streams import RAM, Maker
 
 SAMPLES = [
     "samples/linux-5.10-686.trace.zst",

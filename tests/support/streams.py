@@ -77,6 +77,7 @@ class Maker:
         self.flags_known = self.rng.random() < 0.8
         self.both = self.rng.random() < 0.7
         self.inner_returns = self.rng.random() < 0.7
+        self.deep = self.rng.random() < 0.15
 
     def flags(self, level: int) -> int:
         if not self.flags_known:
@@ -201,7 +202,7 @@ class Maker:
             cpu = self.where[pid] = rng.randrange(CPUS)
         level = rng.choice((0, 0, 0, 0, 0, 1, 2))
         draw = rng.random()
-        if draw < 0.45 - 0.1 * len(held):
+        if draw < (0.7 if self.deep else 0.45 - 0.1 * len(held)):
             self.map(cpu, pid, level)
         elif draw < 0.85:
             self.close(cpu, pid, level)

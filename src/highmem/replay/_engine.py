@@ -1,3 +1,6 @@
+# cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
+# mypy: disable-error-code="misc, untyped-decorator, name-defined, no-any-return, no-untyped-call"
+# mypy: disable-error-code="import-untyped, import-not-found, attr-defined, unused-ignore"
 """The fast replay: the same verdict as the reference, from columns, without objects.
 
 What recordings consist of almost entirely (calls that nest and end properly) is judged here
@@ -10,12 +13,10 @@ test holds both to the same verdict.
 Plain Python that Cython compiles (pure Python mode); interpreted it does the same.
 """
 
-# cython: boundscheck=False, wraparound=False, initializedcheck=False
-# mypy: disable-error-code="misc, untyped-decorator, name-defined, no-any-return, no-untyped-call"
-
 from __future__ import annotations
 
 from array import array
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,6 @@ from highmem.trace.schema import (
     PREEMPT_SHIFT,
     Argument,
     Batch,
-    Function,
     Kind,
 )
 
@@ -364,18 +364,9 @@ class Engine:
         value: cython.ulonglong[::1]
         caller: cython.int[::1]
         state: cython.int[::1]
-        if cython.compiled:
-            line, time, cpu, pid = batch.line, batch.time, batch.cpu, batch.pid
-            comm, kind, function = batch.comm, batch.kind, batch.function
-            argument, flags, value = batch.argument, batch.flags, batch.value
-            caller, state = batch.caller, batch.state
-        else:
-            line, time = batch.line.tolist(), batch.time.tolist()
-            cpu, pid, comm = batch.cpu.tolist(), batch.pid.tolist(), batch.comm.tolist()
-            kind, function = batch.kind.tolist(), batch.function.tolist()
-            argument, flags = batch.argument.tolist(), batch.flags.tolist()
-            value, caller = batch.value.tolist(), batch.caller.tolist()
-            state = batch.state.tolist()
+        line, time, cpu, pid, comm, kind, function, argument, flags, value, caller, state = (
+            columns_of(batch)
+        )
         i: cython.Py_ssize_t
         k: cython.int
         c: cython.longlong
@@ -744,10 +735,10 @@ class Engine:
         depth: cython.longlong = self.stacks[at + S_DEPTH]
         if self.local:
             return depth == 0 or self.stacks[at + S_CPU] == cpu
-        i: cython.longlong
+        _i: cython.longlong
         slot: cython.longlong = stack * DEEP * W_ROW
         if level == 0:
-            for i in range(depth):
+            for _i in range(depth):
                 if self.windows[slot + W_LEVEL] == 0 and self.windows[slot + W_TASK] != task:
                     return False
                 slot += W_ROW
@@ -834,9 +825,9 @@ class Engine:
         slot: cython.longlong = (stack * DEEP + depth) * W_ROW
         if page != self.address(cpu, depth):
             return False
-        if not self.local and self.windows[slot + W_LEVEL] == 0:
-            if self.windows[slot + W_TASK] != task:
-                return False
+        own: cython.bint = self.windows[slot + W_TASK] == task
+        if not self.local and self.windows[slot + W_LEVEL] == 0 and not own:
+            return False
         self.stacks[at + S_DEPTH] = depth
         self.stacks[at + S_CPU] = cpu
         if level == 0:
@@ -1017,6 +1008,9 @@ class Engine:
             for level in range(4):
                 self.give_context(task, level)
             self.give_stack(self.stack(key))
+            if not self.local and self.bridge.at_the_edge(key):
+                # The next window is the neighbour's: its entries have to be in the model.
+                self.give_all_stacks()
         self.bridge.event(event)
         self.recorder.mappings.flush()
         self.head = self.session.head
@@ -1160,6 +1154,15 @@ class Engine:
             if self.caller_stats[at + 4]:
                 caller.consider(self.caller_stats[at + 3], self.caller_stats[at + 4])
             _add_counts(caller.holds, self.caller_holds, row * BUCKETS, BUCKETS)
+
+
+def columns_of(batch: Batch) -> tuple[Any, ...]:
+    """The columns that the loop reads: interpreted, as lists, whose numbers are Python's own."""
+    names = ("line", "time", "cpu", "pid", "comm", "kind", "function", "argument", "flags",
+             "value", "caller", "state")  # fmt: skip
+    if cython.compiled:
+        return tuple([getattr(batch, name) for name in names])
+    return tuple([getattr(batch, name).tolist() for name in names])
 
 
 def _add_counts(counts: dict[int, int], more: array[int], start: int, length: int) -> None:

@@ -93,7 +93,7 @@ class Bridge:
         stack = self._nesting.find_stack(key)
         if stack is None or not self._plain(stack):
             return None
-        rows = []
+        rows: list[WindowRow] = []
         kept = [window for window in stack.windows if window is not None]
         if kept:
             self._kept[key] = kept
@@ -135,6 +135,12 @@ class Bridge:
     def has_stack(self, key: int) -> bool:
         """Whether the reference knows a stack of that number."""
         return self._nesting.find_stack(key) is not None
+
+    def at_the_edge(self, key: int) -> bool:
+        """Whether a CPU's next window, or its next unmap, leaves its own slots."""
+        stack = self._nesting.find_stack(key)
+        limit = self._session.profile.depth_limit
+        return stack is not None and (stack.base < 0 or len(stack.windows) >= limit)
 
     def leaves_own_slots(self, key: int) -> bool:
         """Whether the index of a CPU is below 0 or past its last slot (stack era)."""

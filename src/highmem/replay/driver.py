@@ -184,8 +184,14 @@ class LocalDriver:
             self.map(self._kernel.layout.highstart_pfn, self._kernel.kmap_prot)
 
     def recover(self) -> None:
-        """A BUG between preempt_disable and preempt_enable leaves the count and the index up."""
-        self._context.this.preempt_count = 0
+        """A BUG between preempt_disable and preempt_enable leaves the count and the index up,
+        and the entries of the windows below, which nobody will clear."""
+        this, windows = self._context.this, self._windows
+        this.preempt_count = 0
+        for slot in range(len(this.current.kmap_ctrl.pteval)):
+            idx = slot + this.kmap_first
+            if self._kernel.ptes.read(windows.pte_of(idx)):
+                windows.kpte_clear_flush(windows.pte_of(idx), windows.vaddr_of(idx))
         self._empty(self._context.this.current)
 
 

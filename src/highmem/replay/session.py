@@ -150,9 +150,12 @@ class Session:
         """
         slot = self.layout.window_address(cpu, 0) - (address & _PAGE_MASK) >> _PAGE_SHIFT
         if 0 <= slot < self.profile.windows_per_cpu:
-            if not self.profile.guard_slots:
+            if self.profile.era is not Era.LOCAL:
                 return slot
-            return slot // 2 if slot % 2 else None
+            if self.profile.guard_slots:
+                slot = slot // 2 if slot % 2 else self.profile.depth_limit
+            # The push BUGs before it hands out the last slots.
+            return slot if slot < self.profile.depth_limit else None
         return slot if slot == expected and self.profile.era is Era.STACK else None
 
     def lost_since(self, cpu: int, line: int) -> bool:
