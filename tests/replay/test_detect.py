@@ -6,6 +6,8 @@ import pytest
 
 from highmem.errors import UsageError
 from highmem.kernel.profile import make_profile
+from highmem.replay.detect import Evidence, _explain
+from highmem.trace.schema import SYMBOLS, Function
 from support.recordings import Recorder, body_of, header_of, judge, rule_names, sample
 
 FAMILIES = ("T10", "S0", "S1", "S2", "S3", "S4", "L0", "L1")
@@ -44,6 +46,22 @@ def test_a_detected_profile_predicts_as_the_true_one(
     assert rule_names(found) == []
     assert found.profile.windows_per_cpu == profile.windows_per_cpu
     assert found.profile.era == profile.era
+
+
+def test_the_reason_has_the_kernel_s_names_of_the_functions() -> None:
+    how = judge(sample("misuse/linux-6.1-686.clean")).profile_how
+    assert "calls " in how
+    calls = how.partition("calls ")[2].partition(";")[0].split(", ")
+    assert calls == [
+        "__kmap_local_page_prot", "__kmap_local_pfn_prot", "kmap_high", "kunmap_high",
+        "kunmap_local_indexed",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("function", [f for f in Function if f is not Function.NONE])
+def test_every_function_has_a_name_in_the_reason(function: Function) -> None:
+    how = _explain(make_profile("L1"), [], Evidence(functions={int(function)}))
+    assert SYMBOLS[how.removeprefix("detected: calls ")] is function
 
 
 def test_a_recording_that_no_kernel_explains_is_refused() -> None:

@@ -123,3 +123,15 @@ def test_real_recordings_get_the_reference_s_verdict(engine: ModuleType, sample:
     expected = judge(None, profile, batches, source.strings)
     assert judge(engine, profile, batches, source.strings) == expected
     assert expected[0]["predictions"]["right"] > 1000
+
+
+def test_windows_that_a_finding_is_about_are_among_the_mappings() -> None:
+    for sample, count in (("leak-local", 1), ("unmap-order", 2)):
+        source = read_trace(f"samples/misuse/linux-6.1-686.{sample}.trace.zst")
+        batches = list(source)
+        verdict, rows = judge(None, load_profile("debian-6.1-686"), batches, source.strings)
+        line = verdict["findings"][0]["evidence"][0].split(":")[0].removeprefix("line ")
+        opened = int(line)
+        mine = [row for row in rows if opened <= row[0] <= opened + 3]
+        assert len(mine) == count, sample
+        assert (mine[0][2] == 0) == (sample == "leak-local")

@@ -85,6 +85,36 @@ def test_losses_and_rejections_show() -> None:
     assert verdict.exit_code == 3
 
 
+def test_the_reader_s_notes_show_three_at_most_and_dim() -> None:
+    verdict = judge(sample("misuse/linux-6.1-686.clean"))
+    assert "\nnote " not in shown(verdict)
+    verdict.account.notes += ["the clock is 'global'", "evil \x1b[2J", "third", "fourth"]
+    stream = io.StringIO()
+    console = Console(
+        file=stream, width=100, highlight=False, emoji=False, markup=False, force_terminal=True,
+        color_system="standard",
+    )  # fmt: skip
+    render_verdict(verdict, console)
+    lines = [line for line in stream.getvalue().splitlines() if "\x1b[1mnote" in line]
+    assert [line.split("\x1b[2m")[1].split("\x1b[0m")[0].strip() for line in lines] == [
+        "the clock is 'global'", "evil \\x1b[2J", "third",
+    ]  # fmt: skip
+    assert "fourth" not in stream.getvalue()
+    assert "third" not in shown(verdict, quiet=True)
+
+
+def test_notes_are_in_the_document_all_of_them() -> None:
+    verdict = judge(sample("misuse/linux-6.1-686.clean"))
+    assert verdict.to_dict()["input"]["notes"] == []
+    notes = [f"note {n}" for n in range(5)]
+    verdict.account.notes += notes
+    document = verdict.to_dict()
+    assert document["input"]["notes"] == notes
+    Draft202012Validator(SCHEMA).validate(document)
+    del document["input"]["notes"]
+    assert not Draft202012Validator(SCHEMA).is_valid(document)
+
+
 HOSTILE = [b"\x1b[31mred", b"\x07\x08\r", b"\xe2\x80\xaeevil", b"\xff\xfe", b"\xc2\x9b1m", b"a\tb"]
 
 

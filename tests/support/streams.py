@@ -78,6 +78,7 @@ class Maker:
         self.both = self.rng.random() < 0.7
         self.inner_returns = self.rng.random() < 0.7
         self.deep = self.rng.random() < 0.15
+        self.last_page: dict[int, int] = {}
 
     def flags(self, level: int) -> int:
         if not self.flags_known:
@@ -99,6 +100,7 @@ class Maker:
         if high:
             address = stream.next_address(cpu, pid)
             stream.open[stream.key(cpu, pid)].append(address)
+            self.last_page[stream.key(cpu, pid)] = page
         else:
             address = stream.layout.PAGE_OFFSET + (pfn << 12)
         for kind, function, argument, value in self.calls(page, pfn, address, high):
@@ -128,16 +130,19 @@ class Maker:
             found.append((Kind.MAP_RETURN, outer, Argument.ADDRESS, address))
         return found
 
-    def unmap(self, cpu: int, pid: int, level: int, address: int) -> None:
+    def unmap(self, cpu: int, pid: int, level: int, address: int, *, exact: bool = False) -> None:
         function = Function.KUNMAP_LOCAL_INDEXED if self.local else Function.KUNMAP_ATOMIC_HIGH
         self.stream.add(
             cpu=cpu, pid=pid, flags=self.flags(level), kind=Kind.UNMAP, function=function,
-            argument=Argument.ADDRESS, value=address + self.rng.randrange(4096),
+            argument=Argument.ADDRESS, value=address + (0 if exact else self.rng.randrange(4096)),
         )  # fmt: skip
 
     def close(self, cpu: int, pid: int, level: int) -> None:
         held = self.stream.open.setdefault(self.stream.key(cpu, pid), [])
-        if held:
+        if held and self.rng.random() < self.faults / 4:
+            # The page instead of the address.
+            self.unmap(cpu, pid, level, self.last_page[self.stream.key(cpu, pid)], exact=True)
+        elif held:
             self.unmap(cpu, pid, level, held.pop() & 0xFFFFF000)
 
     def switch(self, cpu: int, pid: int) -> None:

@@ -18,6 +18,8 @@ from highmem.trace.schema import (
     FLAG_SOFTIRQ,
     MIGRATE_SHIFT,
     PREEMPT_SHIFT,
+    SYMBOLS,
+    Function,
     Kind,
 )
 
@@ -108,9 +110,22 @@ def test_no_text_is_a_number_outside_64_bits(text: bytes, base: int, wide: bool)
 @pytest.mark.parametrize(
     ("place", "kind", "caller"),
     [
+        # trace-cmd and perf, which follow the format's (REC->__probe_func <- REC->__probe_ret_ip):
+        (b"kmap_high <- copy_strings+0xa5/0x2a0", Kind.MAP_RETURN, b"copy_strings+0xa5"),
+        (b"kmap_high+0x0/0x1f0 <- copy_strings+0xa5", Kind.MAP_RETURN, b"copy_strings+0xa5"),
+        (b"kmap_high+0x4/0x1f0 <- zfs_read+0x1 [zfs]", Kind.MAP_RETURN, b"zfs_read+0x1 [zfs]"),
+        (b"kmap_high <- c10abc12", Kind.MAP_RETURN, b"c10abc12"),
+        (b"c10def34 <- c10abc12", Kind.MAP_RETURN, b"c10abc12"),
+        # The kernel's own text has 0x before an address without a name:
+        (b"0xc10abc12 <- 0xc10def34", Kind.MAP_RETURN, b"0xc10abc12"),
+        (b"added+0x1/0x2 <- deadbeef", Kind.MAP_RETURN, b"added+0x1"),
+        # Neither side is the function, or both are:
+        (b"f+0x1/0x2 <- g", Kind.MAP_RETURN, b"f+0x1"),
+        (b"kmap_high.part.0+0x1/0x2 <- kmap_high", Kind.MAP_RETURN, b"kmap_high.part.0+0x1"),
+        (b"kmap_high_get+0x1/0x2 <- kmap_high", Kind.MAP_RETURN, b"kmap_high_get+0x1"),
+        (b"kmap+0x1/0x2 <- kmap_high", Kind.MAP_RETURN, b"kmap+0x1"),
         (b"copy_strings+0xa5/0x2a0 <- kmap_high", Kind.MAP_RETURN, b"copy_strings+0xa5"),
         (b"zfs_read+0x12/0x40 [zfs] <- kmap_high", Kind.MAP_RETURN, b"zfs_read+0x12 [zfs]"),
-        (b"c10abc12 <- c10def34", Kind.MAP_RETURN, b"c10abc12"),
         (b"kmap_high+0x0/0x1f0", Kind.MAP, b""),
         (b"c10def34", Kind.UNMAP, b""),
         (b"kmap_high+0x0/0x1f0", Kind.MAP_RETURN, None),
@@ -118,7 +133,19 @@ def test_no_text_is_a_number_outside_64_bits(text: bytes, base: int, wide: bool)
     ],
 )
 def test_callers(place: bytes, kind: Kind, caller: bytes | None) -> None:
-    assert caller_of(place, kind) == caller
+    assert caller_of(place, kind, Function.KMAP_HIGH) == caller
+
+
+@pytest.mark.parametrize("symbol", SYMBOLS)
+def test_either_order_names_the_same_caller_of_every_symbol(symbol: str) -> None:
+    function, name = SYMBOLS[symbol], symbol.encode()
+    for place in (b"f+0x1f/0x80 <- " + name, name + b" <- f+0x1f/0x80"):
+        assert caller_of(place, Kind.MAP_RETURN, function) == b"f+0x1f"
+
+
+def test_another_symbol_of_the_same_function_is_no_caller_to_be_turned() -> None:
+    place = b"__kmap_atomic+0x5/0x40 <- kmap_atomic"
+    assert caller_of(place, Kind.MAP_RETURN, Function.KMAP_ATOMIC) == b"__kmap_atomic+0x5"
 
 
 LINES = [

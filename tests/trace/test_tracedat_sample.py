@@ -13,6 +13,7 @@ import pytest
 
 from highmem.trace import read_trace
 from highmem.trace.schema import COLUMNS, Account, Function, Kind, TraceSource
+from highmem.trace.symbols import Symbols
 
 SAMPLE = Path(__file__).parents[2] / "samples" / "linux-5.10-686-pae.dat"
 F, K = Function, Kind
@@ -88,6 +89,34 @@ def test_callers_are_at_the_addresses_that_trace_cmd_reports(tmp_path: Path) -> 
     for caller, address in set(zip(callers, addresses, strict=True)):
         name, _, offset = caller.partition("+")
         assert base[name] + int(offset, 16) == address, caller
+
+
+@pytest.mark.skipif(shutil.which("trace-cmd") is None, reason="trace-cmd is not installed")
+@pytest.mark.parametrize("names", [False, True], ids=["addresses", "names"])
+def test_what_trace_cmd_reports_has_the_same_callers(tmp_path: Path, names: bool) -> None:
+    kallsyms = subprocess.run(
+        ["trace-cmd", "dump", "--kallsyms", str(SAMPLE)], capture_output=True, check=True
+    ).stdout
+    lines = kallsyms.splitlines(keepends=True)
+    symbols = Symbols(lambda: b"".join(s for s in lines if re.match(rb"[0-9a-f]{8} ", s)))
+    report = subprocess.run(
+        ["trace-cmd", "report", "-t", str(SAMPLE)], capture_output=True, check=True
+    ).stdout
+    assert re.search(rb"\([0-9a-f]{8} <- [0-9a-f]{8}\)", report)
+    if names:  # as versions of it print that look the addresses of the format up
+
+        def named(match: re.Match[bytes]) -> bytes:
+            return b"(%b <- %b)" % tuple(symbols.name(int(a, 16)).encode() for a in match.groups())
+
+        report = re.sub(rb"\(([0-9a-f]{8}) <- ([0-9a-f]{8})\)", named, report)
+    (tmp_path / "report").write_bytes(report)
+    ours, theirs = columns(read_trace(SAMPLE)), columns(read_trace(tmp_path / "report"))
+    returns = ours["kind"] == K.MAP_RETURN
+    assert returns.sum() > 100_000 and np.array_equal(returns, theirs["kind"] == K.MAP_RETURN)
+    callers = theirs["caller"][returns]
+    if not names:
+        callers = np.array([symbols.name(int(text, 16)) for text in callers.tolist()], object)
+    assert np.array_equal(ours["caller"][returns], callers)
 
 
 @pytest.mark.skipif(shutil.which("trace-cmd") is None, reason="trace-cmd is not installed")

@@ -227,9 +227,8 @@ class Engine:
     waiting = cython.declare(cython.bint)
     lost_any = cython.declare(cython.longlong)  # the last loss that may concern any CPU
     lost = cython.declare(cython.longlong[::1])  # and that of each CPU
-    # CPUs whose index left their own slots (stack era): then all is judged by the reference.
+    # Not 0 once an index has left its CPU's slots (stack era): the reference judges the rest.
     unbounded = cython.declare(cython.longlong)
-    outside = cython.declare(cython.longlong[::1])
 
     stack_table = cython.declare(Table)
     context_table = cython.declare(Table)
@@ -303,7 +302,6 @@ class Engine:
         self.waiting = False
         self.lost_any = 0
         self.lost = _zeros(profile.nr_cpus)
-        self.outside = _zeros(profile.nr_cpus)
         self.unbounded = 0
         self.right = self.map_calls = self.low_maps = 0
         self.unmap_calls = self.low_unmaps = self.switches = 0
@@ -1090,9 +1088,9 @@ class Engine:
         stack: cython.longlong = self.stack(key)
         at: cython.longlong = stack * S_ROW
         outside = self.bridge.leaves_own_slots(key)
-        if not self.local and outside != self.outside[cpu]:
-            self.unbounded += 1 if outside else -1
-            self.outside[cpu] = outside
+        if not self.local and outside:
+            # From here on one CPU's calls may have changed another's entries.
+            self.unbounded += 1
         found = None if outside else self.bridge.take_stack(key)
         if found is not None:
             known, on_cpu, touched, rows = found

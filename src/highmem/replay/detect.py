@@ -16,7 +16,7 @@ import numpy as np
 from highmem.errors import UsageError
 from highmem.kernel.layout import Layout
 from highmem.kernel.profile import FAMILIES, Era, Profile, builtin_profiles, make_profile
-from highmem.trace.schema import Argument, Batch, Function, Kind
+from highmem.trace.schema import SYMBOLS, Argument, Batch, Function, Kind
 
 __all__ = ["Evidence", "detect"]
 
@@ -37,6 +37,8 @@ _TEMPORARY_RETURNS = (
     Function.KMAP_LOCAL_PAGE_PROT,
     Function.KMAP_LOCAL_PFN_PROT,
 )
+# Of several names the first: which one this kernel had, the events do not say.
+_NAMES = {function: name for name, function in reversed(SYMBOLS.items())}
 _DEFAULT_RAM = 2 << 30
 _LOWEST_WINDOW = 0xFF000000
 _NR_CPUS = (32, 8, 64, 16, 4, 2, 1, 128, 256, 512)
@@ -249,7 +251,7 @@ def detect(batches: Iterable[Batch]) -> tuple[Profile, Evidence, str]:
 
 
 def _explain(chosen: Profile, others: list[Profile], evidence: Evidence) -> str:
-    functions = sorted(Function(f).name.lower() for f in evidence.functions if f)
+    functions = sorted(_NAMES[Function(f)] for f in evidence.functions if f)
     cpus = {cpu for cpu, _ in evidence.windows}
     parts = [f"calls {', '.join(functions)}"]
     if evidence.windows:

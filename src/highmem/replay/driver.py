@@ -45,8 +45,8 @@ class Driver(Protocol):
     def set_depth(self, depth: int) -> None:
         """Make it so that *depth* windows are open."""
 
-    def recover(self) -> None:
-        """Undo the counts that a BUG in the middle of a call left."""
+    def recover(self, mapping: bool) -> None:
+        """Undo the counts that a BUG in the middle of a map (or unmap) call left."""
 
 
 class StackDriver:
@@ -92,8 +92,11 @@ class StackDriver:
             ptes.set_pte(windows.pte_of(slot + this.kmap_first), placeholder)
         this.kmap_atomic_idx = depth
 
-    def recover(self) -> None:
-        """Nothing: the push and pop touch only the index, which ``set_depth`` sets."""
+    def recover(self, mapping: bool) -> None:
+        """The push of a map that hit its BUG counts a window whose entry is another's."""
+        this = self._context.this
+        if mapping and this.kmap_atomic_idx > 0:
+            this.kmap_atomic_idx -= 1
 
 
 class LocalDriver:
@@ -183,7 +186,7 @@ class LocalDriver:
         while self.depth() < depth:
             self.map(self._kernel.layout.highstart_pfn, self._kernel.kmap_prot)
 
-    def recover(self) -> None:
+    def recover(self, mapping: bool) -> None:
         """A BUG between preempt_disable and preempt_enable leaves the count and the index up,
         and the entries of the windows below, which nobody will clear."""
         this, windows = self._context.this, self._windows

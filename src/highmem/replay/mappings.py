@@ -33,7 +33,8 @@ MAPPING_COLUMNS: dict[str, npt.DTypeLike] = {
     "permanent": np.uint8,
 }
 """``open_*`` and ``close_*`` are the map's entry and the unmap (line or event number, and
-nanoseconds; close_line 0 and close_ns -1 where it stayed open), ``comm`` and ``caller``
+nanoseconds; close_line 0 and close_ns -1 where it stayed open; of a window that another's
+unmap cleared, that unmap), ``comm`` and ``caller``
 numbers of Strings (-1: not recorded), ``page`` a struct page's address or a frame as
 ``argument`` (schema.Argument) says, ``depth`` the nesting depth (1: alone), ``permanent``
 1 for kmap()."""

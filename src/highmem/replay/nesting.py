@@ -94,7 +94,6 @@ class Nesting:
 
     def _adopt(self, stack: Stack, depth: int) -> None:
         """The kernel showed that *depth* windows are open."""
-        self._driver.recover() if stack.doomed else None
         self._driver.set_depth(depth)
         stack.resize(depth)
 
@@ -218,7 +217,7 @@ class Nesting:
 
         stack.doomed = True
         stack.suspicions.append(Suspicion(0, event.line, report))
-        self._driver.recover()
+        self._driver.recover(mapping=True)
 
     def judge(self, flight: InFlight, event: Event) -> None:
         """Compare the recorded address with the prediction."""

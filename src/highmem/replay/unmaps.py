@@ -115,8 +115,9 @@ class Unmaps:
         orphan = next((w for w in stack.orphans if w.address == address), None)
         named = self._named(stack, below)
         words = self._let_kernel(event, stack)
-        if stack.windows:
-            stack.windows.pop()
+        cleared = stack.windows.pop() if stack.windows else None
+        if cleared is not None:
+            session.recorder.mapping(cleared, event.line, event.time)
         if not stack.windows:
             stack.base = min(0, self._driver.depth())
         if orphan is not None and below is not None and below >= depth:
@@ -154,7 +155,7 @@ class Unmaps:
             self._driver.unmap(event.value)
         except KernelBug as error:
             stack.doomed = True
-            self._driver.recover()
+            self._driver.recover(mapping=False)
             return words.killed(error)
         return words.heard()
 
@@ -275,6 +276,7 @@ class Unmaps:
     def leaked(self, window: Window, event: Event, why: str) -> None:
         """*window* will not be unmapped any more; final once another unmap is seen."""
         session = self._session
+        session.recorder.mapping(window, 0, -1)
         what = f"{window.page} stays mapped at {window.address:#010x}: {why}"
         evidence = (window.describe(), f"line {event.line}: {why} on CPU {event.cpu}")
 

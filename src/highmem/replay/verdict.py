@@ -171,6 +171,7 @@ class Verdict:
                 "rejections": [dataclasses.asdict(r) for r in account.rejections],
                 "lost": account.lost,
                 "truncated": account.truncated,
+                "notes": list(account.notes),
                 "first_ns": self.first_ns,
                 "last_ns": self.last_ns,
             },

@@ -19,6 +19,7 @@ __all__ = ["render_rule", "render_rules", "render_verdict"]
 
 _COLOURS = {Level.ERROR: "bold red", Level.WARNING: "bold yellow", Level.NOTE: "cyan"}
 _FINDINGS_SHOWN = 20
+_NOTES_SHOWN = 3
 
 
 def render_verdict(verdict: Verdict, console: Console, *, quiet: bool = False) -> None:
@@ -54,6 +55,8 @@ def _head(verdict: Verdict) -> RenderableType:
         table.add_row("lost", Text(f"{account.lost:,} events, as the recording says", "yellow"))
     if account.truncated:
         table.add_row("cut off", Text("the input ends in the middle", "yellow"))
+    for note in account.notes[:_NOTES_SHOWN]:
+        table.add_row("note", Text(printable(note), style="dim"))
     table.add_row("kernel", printable(f"{verdict.profile.title} [{verdict.profile.name}]"))
     table.add_row("", Text(printable(verdict.profile_how), style="dim"))
     return table

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .probes import DEFAULT_PROBES, Probe, ProbeTable, load_probes
-from .reader import COMPILED, read_trace
+from highmem.trace.probes import DEFAULT_PROBES, Probe, ProbeTable, load_probes
+from highmem.trace.reader import COMPILED, read_trace
 
 __all__ = ["COMPILED", "DEFAULT_PROBES", "Probe", "ProbeTable", "load_probes", "read_trace"]

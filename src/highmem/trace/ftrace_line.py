@@ -12,6 +12,9 @@
     time   = seconds "." six or nine digits | microseconds "us" [ mark ]
     line   = prefix time ":" spaces event ":" [ spaces "(" place ")" ] { " " name "=" value }
 
+The place of a return is ``caller <- function`` in what the kernel prints, and the other way
+round in what trace-cmd and perf make of a binary recording: see :func:`caller_of`.
+
 A task chooses its own name, so ``comm`` may hold anything, even what looks like the rest of
 a line.  It cannot hold enough of it: the kernel keeps 15 bytes, and the shortest text from
 the ``-`` to the end of the time that this grammar takes is longer (the latency format keeps
@@ -34,6 +37,8 @@ from .schema import (
     FLAG_SOFTIRQ,
     MIGRATE_SHIFT,
     PREEMPT_SHIFT,
+    SYMBOLS,
+    Function,
     Kind,
 )
 
@@ -152,6 +157,13 @@ _SWITCH_TRACE_CMD: Final = tuple(re.compile(_TRACE_CMD % lazy, re.DOTALL) for la
 _NUMBER: Final = re.compile(rb"(-?)(0[xX])?([0-9a-fA-F]{1,20})")
 _SPLIT_PREFIX: Final = tuple(re.compile(p, re.DOTALL) for p in (_NORMAL, _LATENCY))
 _CALLER: Final = re.compile(rb"(.*?)(?:/0x[0-9a-f]+)?( \[[^\]]*\])?", re.DOTALL)
+_SYMBOL: Final = re.compile(rb" *+([\w$]+)")  # no offset, no module, no suffix of the compiler's
+_FORMAT_PLACE: Final = re.compile(rb"(?:[0-9a-f]{8}|[0-9a-f]{16}) <- (?:[0-9a-f]{8}|[0-9a-f]{16})")
+# What print fmt "(%lx <- %lx)" gives; for an address without a name the kernel writes 0x.
+_NAMES: Final = {
+    function: frozenset(name.encode() for name, of in SYMBOLS.items() if of is function)
+    for function in Function
+}
 
 
 class Prefix(NamedTuple):
@@ -221,17 +233,31 @@ def flag_bits(text: bytes, layout: tuple[str, ...] = ()) -> int:
     return bits
 
 
-def caller_of(place: bytes, kind: Kind) -> bytes | None:
-    """The caller that a return's *place* names, ``b""`` for an entry's.
+def caller_of(place: bytes, kind: Kind, function: Function) -> bytes | None:
+    """The caller that the *place* of a return from *function* names, ``b""`` for an entry's.
 
     None if the place is that of the other kind of probe: ``(caller <- function)`` says that
     a function returned, ``(function+0x0/0x80)`` that it was entered.
+
+    The kernel prints ``(caller <- function)``; the format that it gives with a binary
+    recording says ``(function <- caller)``, and so trace-cmd and perf print it.  The caller
+    is the side that is not *function*; where names do not tell, the kernel's order holds,
+    except for two bare addresses, which only the format gives.
     """
-    caller, arrow, _ = place.partition(b" <- ")
+    left, arrow, right = place.partition(b" <- ")
     if bool(arrow) != (kind is Kind.MAP_RETURN):
         return None
-    match = _CALLER.fullmatch(caller) if arrow else None
+    if not arrow:
+        return b""
+    names = _NAMES[function]
+    turned = _symbol(left) in names and _symbol(right) not in names
+    match = _CALLER.fullmatch(right if turned or _FORMAT_PLACE.fullmatch(place) else left)
     return match[1] + (match[2] or b"") if match else b""
+
+
+def _symbol(side: bytes) -> bytes:
+    match = _SYMBOL.match(side)
+    return match[1] if match else b""
 
 
 def number(text: bytes, base: int, wide: bool) -> int | None:

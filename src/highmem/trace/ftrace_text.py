@@ -274,7 +274,7 @@ class FtraceText:
     def _shape(self, probe: Probe, argument: Argument, place: bytes | None, km_type: int) -> Shape:
         caller = -1
         if place is not None:
-            text = grammar.caller_of(place, probe.kind)
+            text = grammar.caller_of(place, probe.kind, probe.function)
             if text is None:
                 wanted = "a return" if probe.kind is Kind.MAP_RETURN else "an entry"
                 raise _UnreadableError(f"its name stands for {wanted}, its place does not")

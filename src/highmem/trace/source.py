@@ -33,11 +33,6 @@ _ZSTD_WINDOW = 1 << 27  # what `zstd -d` accepts unless told otherwise
 _XZ_MEMORY = 1 << 28  # `xz -9` needs a quarter of it
 
 _OTHER_BINARIES: tuple[tuple[bytes, str], ...] = (
-    (
-        b"\x17\x08\x44tracing",
-        "trace.dat of trace-cmd, which this version does not read yet; "
-        "convert it with `trace-cmd report`",
-    ),
     (b"PERFILE2", "perf.data, which is not read; trace with ftrace or trace-cmd"),
     (b"\x7fELF", "an ELF file (a kernel, a module or a core), not a recording of events"),
     (b"EMiL", "a LiME memory image, not a recording of events"),
