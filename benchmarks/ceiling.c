@@ -98,7 +98,8 @@ int main(int argc, char **argv)
             }
         }
         clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &b);
-        printf("%.6f %lld %lld %lld %lld %lld\n", b.tv_sec - a.tv_sec + (b.tv_nsec - a.tv_nsec) / 1e9,
+        double spent = b.tv_sec - a.tv_sec + (b.tv_nsec - a.tv_nsec) / 1e9;
+        printf("%.6f %lld %lld %lld %lld %lld\n", spent,
                (long long)r.right, (long long)r.odd, (long long)r.maps, (long long)r.unmaps,
                (long long)r.low);
         free(contexts), free(stacks);
