@@ -124,6 +124,7 @@ MAPPING_ROW = cython.declare(cython.int, 13)
 MAPPING_BATCH = cython.declare(cython.int, 8192)
 FUNCTIONS = cython.declare(cython.int, 32)
 HASH = cython.declare(cython.ulonglong, 0x9E3779B1)
+LOW_32 = cython.declare(cython.longlong, 0xFFFFFFFF)
 
 
 def _zeros(length: int) -> array[int]:
@@ -574,6 +575,7 @@ class Engine:
         return True
 
     @cython.cfunc
+    @cython.exceptval(check=False)
     def pass_on(self, outer: cython.longlong, row: cython.longlong) -> cython.void:
         """The call around shares the result."""
         self.flights[outer + F_APPLIED] = 1
@@ -584,6 +586,7 @@ class Engine:
         self.flights[outer + F_CALLER] = self.flights[row + F_CALLER]
 
     @cython.cfunc
+    @cython.exceptval(check=False)
     def again(
         self,
         row: cython.longlong,
@@ -685,6 +688,7 @@ class Engine:
         return True
 
     @cython.cfunc
+    @cython.exceptval(check=False)
     def linear(self, row: cython.longlong) -> cython.longlong:
         """The linear address of the call's page; -1 if mem_map does not tell, -2 if it tells
         that the page is high."""
@@ -699,17 +703,20 @@ class Engine:
         return self.page_offset + (pfn << 12) if pfn < self.max_low_pfn else -2
 
     @cython.cfunc
+    @cython.exceptval(check=False)
     def address(self, cpu: cython.longlong, depth: cython.longlong) -> cython.longlong:
         """The window above *depth* others on a CPU."""
         slot: cython.longlong = depth * self.incr + self.incr - 1
         return self.first - ((slot + self.per_cpu * cpu) << 12)
 
     @cython.cfunc
+    @cython.exceptval(check=False)
     def was_lost(self, cpu: cython.longlong, since: cython.longlong) -> cython.bint:
         """As Session.lost_since."""
         return self.lost[cpu] > since or self.lost_any > since
 
     @cython.cfunc
+    @cython.exceptval(check=False)
     def usable(
         self,
         stack: cython.longlong,
@@ -776,6 +783,7 @@ class Engine:
         return True
 
     @cython.cfunc
+    @cython.exceptval(check=False)
     def low_unmap(
         self,
         stack: cython.longlong,
@@ -881,7 +889,7 @@ class Engine:
         self.depths[depth] += 1
         if depth > self.cpu_stats[cpu * CPU_ROW + 2]:
             self.cpu_stats[cpu * CPU_ROW + 2] = depth
-        row: cython.longlong = self.task_table.find((comm << 32) ^ (pid & 0xFFFFFFFF))
+        row: cython.longlong = self.task_table.find((comm << 32) ^ (pid & LOW_32))
         if row >= len(self.task_objects):
             self.task_objects.append(self.recorder.task(f"{self.strings[comm]}-{pid}"))
             if (row + 1) * TASK_ROW > len(self.task_stats):
@@ -1171,6 +1179,7 @@ def _add_counts(counts: dict[int, int], more: array[int], start: int, length: in
 
 @cython.cfunc
 @cython.inline
+@cython.exceptval(check=False)
 def level_of(flags: cython.longlong) -> cython.longlong:
     """As state.level_of."""
     if flags & BIT_NMI:
@@ -1182,6 +1191,7 @@ def level_of(flags: cython.longlong) -> cython.longlong:
 
 @cython.cfunc
 @cython.inline
+@cython.exceptval(check=False)
 def fast_bucket(ns: cython.longlong) -> cython.longlong:
     """As histogram.bucket_of."""
     if ns < 64:
