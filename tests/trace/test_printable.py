@@ -16,8 +16,8 @@ from highmem.trace.printable import printable
         (b"a\nb\tc\x00", r"a\nb\tc\x00"),
         (b"\xff\xfe", r"\xff\xfe"),
         (
-            "caf\N{LATIN SMALL LETTER E WITH ACUTE}".encode(),
-            "caf\N{LATIN SMALL LETTER E WITH ACUTE}",
+            "na\N{LATIN SMALL LETTER I WITH DIAERESIS}ve".encode(),
+            "na\N{LATIN SMALL LETTER I WITH DIAERESIS}ve",
         ),
         ("\N{RIGHT-TO-LEFT OVERRIDE}x", r"\u202ex"),
         ("\udcff", r"\udcff"),
