@@ -11,7 +11,7 @@ from highmem.kernel.typed import TypedWindows
 from highmem.replay.lowmem import judge_low, low_page
 from highmem.replay.session import Session, task_key
 from highmem.replay.state import Event, InFlight, Window
-from highmem.replay.verdict import HeldWindow
+from highmem.replay.unmaps import held
 
 __all__ = ["Typed"]
 
@@ -161,17 +161,7 @@ class Typed:
         session = self._session
         for window in self._open.values():
             session.recorder.mapping(window, 0, -1)
-            session.verdict.held.append(
-                HeldWindow(
-                    window.address,
-                    window.page,
-                    window.cpu,
-                    window.task,
-                    window.caller,
-                    window.line,
-                    max(0, end_ns - window.time),
-                )
-            )
+            session.verdict.held.append(held(window, end_ns))
 
     def lost(self, cpu: int) -> None:
         """Events were lost: what is open there is not known."""
