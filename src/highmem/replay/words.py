@@ -36,10 +36,6 @@ class KernelWords:
             return "nothing: WARN_ON_ONCE already warned at this place, each later case is silent"
         return "nothing: this kernel does not check it"
 
-    def quiet_since_mark(self) -> bool:
-        """Whether the modelled kernel said nothing since :meth:`mark`."""
-        return len(self._log) == self._said and self._log.silent_repeats == self._silent
-
     @staticmethod
     def bug(error: KernelBug) -> str:
         """A BUG_ON of the modelled kernel."""
