@@ -28,6 +28,7 @@ class Confidence(enum.Enum):
 
     CERTAIN = "certain"
     LIKELY = "likely"
+    POSSIBLE = "possible"
 
 
 @dataclass(frozen=True, slots=True)
