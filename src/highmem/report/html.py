@@ -208,7 +208,7 @@ def _finding(found: Finding, number: int) -> str:
         place.append(f"CPU {where.cpu}")
     if where.task:
         place.append(where.task)
-    sure = "" if found.confidence is Confidence.CERTAIN else " (likely)"
+    sure = "" if found.confidence is Confidence.CERTAIN else f" ({found.confidence.value})"
     evidence = "".join(f"<li>{escape(line)}</li>" for line in found.evidence)
     show = (
         f'<button type="button" class="show" data-finding="{number}">Show in the timeline</button>'

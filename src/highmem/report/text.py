@@ -143,7 +143,7 @@ def _time(ns: int) -> str:
 def _finding(finding: Finding, verdict: Verdict) -> RenderableType:
     rule, where = finding.rule, finding.where
     place = f"{printable(verdict.name)}:{where.line}" if where.line else printable(verdict.name)
-    sure = "" if finding.confidence is Confidence.CERTAIN else " (likely)"
+    sure = "" if finding.confidence is Confidence.CERTAIN else f" ({finding.confidence.value})"
     title = Text.assemble(
         (f"{rule.level.value}", _COLOURS[rule.level]), (f" {rule.name}", "bold"), f"{sure}  {place}"
     )
