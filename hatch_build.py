@@ -6,17 +6,21 @@ They are plain Python (Cython's pure mode): where compiling is not possible, or 
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import shutil
 import sys
 import sysconfig
 import tempfile
+import tokenize
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 COMPILED = (
+    "src/highmem/image/_unpack.py",
     "src/highmem/replay/_engine.py",
     "src/highmem/trace/_ring.py",
     "src/highmem/trace/_text.py",
@@ -46,6 +50,33 @@ class CompileHook(BuildHookInterface):
             build_data["force_include"][str(path)] = str(inside)
 
 
+_CONSTANT = re.compile(r"(?m)^([A-Z][A-Z_0-9]+) = cython\.declare\(cython\.\w+, (.+?)\)(?:  #.*)?$")
+_SMALL = 1 << 31  # a larger literal would be a Python number
+
+
+def folded(source: str) -> str:
+    """*source* with its declared constants written out wherever they are used.
+
+    To the C compiler they would be variables, which are read again at each use.
+    """
+    known: dict[str, int] = {}
+    for name, value in _CONSTANT.findall(source):
+        try:
+            number = eval(value, {"__builtins__": {}}, known)  # our own text
+        except (NameError, TypeError):
+            continue  # made from what only the running module knows
+        if isinstance(number, int) and abs(number) < _SMALL:
+            known[name] = number
+    lines = source.splitlines(keepends=True)
+    tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+    for before, token, after in reversed(list(zip(tokens, tokens[1:], tokens[2:], strict=False))):
+        alone = before.string != "." and after.string != "="
+        if token.type == tokenize.NAME and token.string in known and alone:
+            row, (start, end) = token.start[0] - 1, (token.start[1], token.end[1])
+            lines[row] = f"{lines[row][:start]}{known[token.string]}{lines[row][end:]}"
+    return "".join(lines)
+
+
 def compile_all(root: Path, sources: list[Path]) -> list[Path]:
     """Compile *sources* in place; the extension modules."""
     from Cython.Build import cythonize
@@ -57,6 +88,10 @@ def compile_all(root: Path, sources: list[Path]) -> list[Path]:
         return []
     work = Path(tempfile.mkdtemp(prefix="highmem-build-"))
     try:
+        for source in sources:
+            copy = work / source.relative_to(root)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_text(folded(source.read_text("utf-8")), "utf-8")
         extensions = [
             Extension(
                 ".".join(source.relative_to(root / "src").with_suffix("").parts),
@@ -65,10 +100,8 @@ def compile_all(root: Path, sources: list[Path]) -> list[Path]:
             )
             for source in sources
         ]
-        os.chdir(root)
-        modules = cythonize(
-            extensions, build_dir=str(work), quiet=True, language_level=3, force=True
-        )
+        os.chdir(work)
+        modules = cythonize(extensions, quiet=True, language_level=3, force=True)
         command = build_ext(Distribution({"ext_modules": modules, "package_dir": {"": "src"}}))
         command.build_temp, command.build_lib = str(work / "temp"), str(work / "lib")
         command.ensure_finalized()
