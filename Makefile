@@ -1,5 +1,5 @@
 # Aliases: the work is in scripts/, which needs no make.
-CHORES = demo test test-all lint format coverage bench install
+CHORES = demo test test-all test-lab lint format coverage bench install
 
 .PHONY: $(CHORES)
 $(CHORES):

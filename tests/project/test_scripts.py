@@ -17,7 +17,7 @@ SHELL_FILES = sorted(
     if path.is_file() and path.suffix in ("", ".sh")
 )
 ENTRIES = [path for path in SHELL_FILES if path.suffix == ""]
-CHORES = {"bench", "coverage", "demo", "format", "install", "lint", "test", "test-all"}
+CHORES = {"bench", "coverage", "demo", "format", "install", "lint", "test", "test-all", "test-lab"}
 
 
 def name_of(path: Path) -> str:

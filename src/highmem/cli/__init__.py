@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import io
 import sys
@@ -17,7 +18,11 @@ __all__ = ["main"]
 _COMMANDS = {
     "replay": "Judge a recording of a real kernel by the exact model.",
     "sql": "Ask a recording in SQL: its events, mappings, findings and callers.",
+    "record": "Record the windows of a running kernel, for replay.",
     "layout": "Show where everything lies in a kernel's address space, and why there.",
+    "image": "Show a machine's windows and mappings, from an image of its memory.",
+    "lint": "Follow the paths of kernel C code and judge its map and unmap calls.",
+    "lab": "Start a real kernel with high memory under QEMU, run code on it, record it.",
     "rules": "List the rules, or explain one.",
 }
 
@@ -80,6 +85,8 @@ def _group() -> None:
 
 def main() -> None:
     """The entry point; never lets a broken pipe or Ctrl-C end in a traceback."""
+    # Most of what is made at the start stays to the end: to look for garbage in it is in vain.
+    gc.set_threshold(100_000, 20, 100)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # Names that this terminal's encoding does not have must not end in a traceback.
@@ -93,3 +100,5 @@ def main() -> None:
 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    finally:
+        gc.freeze()  # nor at the end
