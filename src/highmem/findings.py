@@ -148,7 +148,9 @@ _ALL = (  # table
         "address-not-page",
         Level.ERROR,
         "an address is given to kunmap(), which takes the page",
-        "kunmap() looks its argument up as a struct page; an address is none.",
+        "kunmap() looks its argument up as a struct page; an address is none. What lies in the "
+        "window is taken for the page's flags: nothing happens and the window stays, or the kernel "
+        "BUGs with kmap_lock held.",
         "p = kmap(page);\nkunmap(p);",
         "pass the page that was mapped",
     ),
@@ -229,7 +231,8 @@ _ALL = (  # table
         "unmapped-kunmap",
         Level.ERROR,
         "kunmap() of a page that is not mapped",
-        "The page has no permanent window, or one without users: the kernel BUGs.",
+        "The page has no permanent window, or one without users: the kernel BUGs, with kmap_lock "
+        "held, so that whoever calls kmap() or kunmap() next spins for ever.",
         "kunmap(page);      /* without kmap(page) */",
         "one kunmap() for each kmap()",
     ),
@@ -249,6 +252,46 @@ _ALL = (  # table
         "For a high page that is not kmap()ed it answers NULL.",
         "memcpy(page_address(page), buf, n);",
         "map the page, or allocate it without __GFP_HIGHMEM",
+    ),
+    Rule(
+        "escaping-window",
+        Level.ERROR,
+        "the address of a temporary window outlives its owner",
+        "A temporary window belongs to the task (up to 5.10: the CPU) that mapped it and is only "
+        "good until that task unmaps it. Kept in a global, in a struct that nobody unmaps, or "
+        "given to another thread, the address is used by somebody who does not hold the window.",
+        "dev->regs = kmap_local_page(page);\nqueue_work(wq, &dev->work);   /* uses dev->regs */",
+        "keep the page and map it where it is used; for a mapping that lasts, kmap() or vmap()",
+    ),
+    Rule(
+        "deprecated-api",
+        Level.NOTE,
+        "kmap() or kmap_atomic(), where kmap_local_page() would do",
+        "kmap() takes a global lock and a slot that all share; kmap_atomic() turns preemption and "
+        "page faults off. From 5.11 on kmap_local_page() needs neither. It is a safe replacement "
+        "only for a window that one function maps and unmaps, nested with its others.",
+        "p = kmap(page);\nmemset(p, 0, 64);\nkunmap(page);",
+        "p = kmap_local_page(page); ... kunmap_local(p), unmapping in the reverse order",
+    ),
+    Rule(
+        "unchecked-page",
+        Level.ERROR,
+        "a page that may be an error code is mapped",
+        "read_mapping_page() and its kind return an error pointer when they fail. kmap() takes it "
+        "for a struct page: a 64-bit machine faults a little later, one with high memory inside "
+        "kmap() or after it has written to a table at a wild index.",
+        "page = read_mapping_page(mapping, n, NULL);\nkaddr = kmap(page);",
+        "test IS_ERR(page) before mapping it",
+    ),
+    Rule(
+        "unused-window",
+        Level.WARNING,
+        "a window is mapped and unmapped, and nobody uses its address",
+        "The mapping costs a slot for nothing; mostly the code between meant the mapped memory and "
+        "works on something else, such as the structure that names the page.",
+        "buf = kmap_atomic(sg_page(sg));\nmemset(sg, 0, len);     /* meant buf */\n"
+        "kunmap_atomic(buf);",
+        "use the address that the map call returned, or do not map",
     ),
     Rule(
         "busy-entry",
@@ -277,6 +320,67 @@ _ALL = (  # table
         "as not judged, never as a misuse.",
         "",
         "record with larger buffers (buffer_size_kb, trace-cmd record -b) or fewer events",
+    ),
+    Rule(
+        "stale-window",
+        Level.ERROR,
+        "a temporary window is open that nobody holds",
+        "The page-table entry still shows a page although the index of its CPU (up to 5.10) or of "
+        "the task that runs there (5.11 on) says that the slot is free, the CPU is idle or not "
+        "there, or the slot is a guard. An unmap cleared another entry than it should; who uses "
+        "the address next writes into that page.",
+        "p = kmap_atomic(page);\nmsleep(1);          /* wakes up on another CPU */\n"
+        "kunmap_atomic(p);   /* clears an entry of that one */",
+        "find the unbalanced or misordered unmap: record that machine and replay the recording",
+    ),
+    Rule(
+        "foreign-flags",
+        Level.WARNING,
+        "a window's entry has other flags than kmap_prot",
+        "kmap(), kmap_atomic() and kmap_local_page() map with kmap_prot (PAGE_KERNEL). Other flags "
+        "come from kmap_atomic_prot() or an io mapping, which may be meant, or from an entry that "
+        "was overwritten. One that is neither empty nor present was.",
+        "p = kmap_atomic_prot(page, PAGE_KERNEL_NOCACHE);",
+        "see who maps with these flags; if nobody does, something writes into page tables",
+    ),
+    Rule(
+        "frame-outside-ram",
+        Level.WARNING,
+        "a window shows a page frame that is no RAM",
+        "Pages have windows, devices are reached by ioremap(). Only io_mapping_map_local_wc() and "
+        "its kin open a window on a device; else the entry is damaged, or a frame number was "
+        "taken for a page.",
+        "p = kmap_atomic_pfn(bogus_pfn);",
+        "check where the frame number came from; on PAE, that it was kept in 64 bits",
+    ),
+    Rule(
+        "low-frame",
+        Level.WARNING,
+        "a window shows a page of low memory",
+        "Low memory has its address already, so the map calls give that and open no window "
+        "(unless the kernel forces them, CONFIG_DEBUG_KMAP_LOCAL_FORCE_MAP). This window was "
+        "opened by frame number, or its entry was overwritten.",
+        "p = kmap_local_pfn(page_to_pfn(virt_to_page(buffer)));",
+        "map pages, not frames; for low memory use page_address()",
+    ),
+    Rule(
+        "frame-mapped-twice",
+        Level.ERROR,
+        "one page has two permanent windows",
+        "kmap() of a page that has a window gives that window. A second one means that the hash "
+        "behind page_address() lost the first, or that an entry was overwritten.",
+        "",
+        "look for writes over page_address_htable or the page tables; kunmap() will BUG",
+    ),
+    Rule(
+        "count-mismatch",
+        Level.ERROR,
+        "pkmap_count and the entry of a permanent window disagree",
+        "A count of 0 is a free window with an empty entry, 1 one that nobody uses but that is "
+        "still mapped, more are its users. An entry without a count is given away a second time; "
+        "a count without an entry faults when it is used, or BUGs when the windows are flushed.",
+        "kunmap(page);\nkunmap(page);      /* the count falls below what the entry needs */",
+        "one kunmap() for each kmap(); if the counts are right, look for who overwrites entries",
     ),
 )
 

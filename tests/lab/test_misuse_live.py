@@ -62,7 +62,8 @@ def test_the_lab_finds_each_misuse(kernel: str, what: str, tmp_path: Path, modul
     verdict = replay(read_trace(recording))
     assert [f.rule.name for f in verdict.findings] == [WAYS[what].rule]
     assert verdict.profile.name.removesuffix("-pae") == KERNELS[kernel] and verdict.wrong == 0
-    agree(verdict.findings[0], result.dmesg)
+    # Under emulation these kernels warn of other things while they start.
+    agree(verdict.findings[0], result.dmesg[result.dmesg.index("misuse: what=") :])
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

@@ -142,13 +142,9 @@ def test_a_second_unmap_with_nothing_below(family: str, pae: bool, debug: bool, 
     rec.exit()
     rec.go_on(cpus=(2,))
     verdict = rec.verdict()
-    if debug or cpu:
-        found = only(verdict, "double-unmap", line)
-    else:
-        # Above CPU 0's windows lies another fixmap entry, which no unmap clears: a consequence.
-        assert set(rule_names(verdict)) == {"double-unmap", "leaked-window"}
-        found = next(f for f in verdict.findings if f.rule.name == "double-unmap")
-        assert (found.where.line, verdict.wrong) == (line, 0)
+    # Above CPU 0's windows lies another fixmap entry, which no unmap clears: not the fault of
+    # whoever mapped and unmapped there, so that is no finding of its own.
+    found = only(verdict, "double-unmap", line)
     agrees(found, said)
 
 
@@ -202,7 +198,8 @@ def test_a_leaked_atomic_window_shifts_what_follows(family: str, pae: bool, debu
     found = only(rec.verdict(), "leaked-window", line)
     assert f"{page.address:#x}" in found.what
     assert any("leaky_function" in text for text in found.evidence)
-    assert found.kernel_does.startswith("nothing: every later window of this CPU")
+    assert found.kernel_does.startswith("nothing at this call")
+    assert "every later window of this CPU is one slot further on" in found.kernel_does
     assert rec.kernel.log.splats == [] or "schedule" in rec.kernel.log.splats[0].function
 
 
@@ -298,10 +295,8 @@ def test_a_pointer_moved_past_the_page(family: str, cpu: int) -> None:
     rec.unmap(outer)
     rec.exit()
     rec.go_on()
-    verdict = rec.verdict()
-    # It looks exactly like unmapping the outer window first.
-    assert rule_names(verdict)[0] == "unmap-order"
-    assert verdict.findings[0].where.line == line
+    # Unmapping the outer window first looks the same, until the inner one's unmap does not come.
+    only(rec.verdict(), "advanced-pointer", line)
 
 
 @pytest.mark.parametrize("family", NESTING)
@@ -416,9 +411,9 @@ def test_one_atomic_window_too_many_on_a_busy_neighbour(family: str) -> None:
     rec.go_on(cpus=(1,))
     verdict = rec.verdict()
     names = rule_names(verdict)
-    # The task dies holding twenty windows: those are leaked, as a consequence.
-    assert set(names) == {"busy-entry", "leaked-window"}
-    busy = next(f for f in verdict.findings if f.rule.name == "busy-entry")
+    # That the task dies holding twenty windows is a consequence, and no finding of its own.
+    assert names == ["busy-entry"]
+    busy = verdict.findings[0]
     assert busy.where.line == line
     agrees(busy, said)
     assert verdict.wrong == 0
@@ -438,8 +433,7 @@ def test_one_atomic_window_too_many_with_debug_highmem(family: str) -> None:
     rec.exit()
     rec.go_on(cpus=(2,))
     verdict = rec.verdict()
-    names = set(rule_names(verdict))
-    assert names == {"too-deep", "leaked-window"}
+    assert set(rule_names(verdict)) == {"too-deep"}
     deep = [f for f in verdict.findings if f.rule.name == "too-deep"]
     assert deep[-1].where.line == line
     agrees(deep[-1], said)
@@ -457,10 +451,8 @@ def test_one_local_window_too_many(family: str, pae: bool, debug: bool) -> None:
     rec.exit()
     rec.go_on()
     verdict = rec.verdict()
-    names = rule_names(verdict)
-    assert set(names) == {"too-deep", "leaked-window"}
-    assert names.count("too-deep") == 1
-    found = next(f for f in verdict.findings if f.rule.name == "too-deep")
+    assert rule_names(verdict) == ["too-deep"]
+    found = verdict.findings[0]
     agrees(found, said)
     assert verdict.wrong == 0
 

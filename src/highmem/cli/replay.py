@@ -151,7 +151,7 @@ def _write(
 
         for verdict in verdicts:
             write_ndjson(verdict, stream)
-    else:
+    elif not quiet or any(verdict.findings for verdict in verdicts):
         from highmem.report.text import render_verdict
 
         console = make_console(stream)

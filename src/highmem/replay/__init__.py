@@ -67,6 +67,7 @@ def replay(
         evidence = Evidence()
         for batch in held:
             evidence.add(batch)
+        evidence.settle()
     verdict = Verdict(source.name, source.format, profile, how, source.account)
     for sink in sinks or ():
         if isinstance(sink, LayoutSink):

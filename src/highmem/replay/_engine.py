@@ -1,6 +1,6 @@
 # cython: boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 # mypy: disable-error-code="misc, untyped-decorator, name-defined, no-any-return, no-untyped-call"
-# mypy: disable-error-code="import-untyped, import-not-found, attr-defined, unused-ignore"
+# mypy: disable-error-code="import-untyped, import-not-found, attr-defined, unused-ignore, no-redef"
 """The fast replay: the same verdict as the reference, from columns, without objects.
 
 What recordings consist of almost entirely (calls that nest and end properly) is judged here
@@ -10,121 +10,156 @@ its stack and its calls go back to the arrays once they are plain again.  So the
 differ in what a finding says, only this file's plain cases have to be right, and a property
 test holds both to the same verdict.
 
+Everything is kept in rows of numbers, and a row is known by where it begins.  A task at an
+interrupt level (a *context*) is found by its pid, without a search; its row holds the calls
+under way.  Open windows are rows of one pool, chained from each stack's top down, so that
+the few that are open at a time stay in the processor's cache.
+
 Plain Python that Cython compiles (pure Python mode); interpreted it does the same.
 """
 
 from __future__ import annotations
 
 from array import array
+from collections import defaultdict
 from typing import Any
-
-import numpy as np
 
 try:
     import cython
+    from cython import Py_ssize_t, bint, cast, cfunc, exceptval, inline, longlong, p_longlong
 except ImportError:
-    from highmem import _cython as cython  # type: ignore[no-redef]
+    from highmem import _cython as cython
+    from highmem._cython import (
+        Py_ssize_t,
+        bint,
+        cast,
+        cfunc,
+        exceptval,
+        inline,
+        longlong,
+        p_longlong,
+    )
 
-from highmem.replay.bridge import MOST_PLAIN, Bridge
+from highmem.replay import bridge
 from highmem.replay.flights import INNER, WINDOW_ONLY
+from highmem.replay.histogram import add_counts
 from highmem.replay.mappings import MAPPING_COLUMNS, Mappings
 from highmem.replay.reference import FIELDS, PERMANENT, Reference
 from highmem.replay.state import Event
 from highmem.replay.verdict import Verdict
 from highmem.trace.schema import (
     FLAG_HARDIRQ,
-    FLAG_KNOWN,
     FLAG_NMI,
     FLAG_SOFTIRQ,
-    PREEMPT_SHIFT,
     Argument,
     Batch,
+    Function,
     Kind,
 )
+
+if cython.compiled:
+    from cython.cimports.libc.stdlib import calloc, free
+    from cython.cimports.libc.string import memcpy
 
 __all__ = ["COMPILED", "Engine"]
 
 COMPILED: bool = bool(cython.compiled)
 
-# Numbers of the enums, so that the loop compares integers.
-K_MAP = cython.declare(cython.int, int(Kind.MAP))
-K_RETURN = cython.declare(cython.int, int(Kind.MAP_RETURN))
-K_UNMAP = cython.declare(cython.int, int(Kind.UNMAP))
-K_SWITCH = cython.declare(cython.int, int(Kind.SWITCH))
-K_LOST = cython.declare(cython.int, int(Kind.LOST))
-A_PAGE = cython.declare(cython.int, int(Argument.PAGE))
-A_PFN = cython.declare(cython.int, int(Argument.PFN))
-BIT_KNOWN = cython.declare(cython.long, FLAG_KNOWN)
-BIT_SOFT = cython.declare(cython.long, FLAG_SOFTIRQ)
-BIT_HARD = cython.declare(cython.long, FLAG_HARDIRQ)
-BIT_NMI = cython.declare(cython.long, FLAG_NMI)
-P_SHIFT = cython.declare(cython.int, PREEMPT_SHIFT)
-PAGE_MASK = cython.declare(cython.longlong, 0xFFFFF000)
-DEEP = cython.declare(cython.int, MOST_PLAIN)
+# Numbers of the schema: written out when compiled, see hatch_build.py.
+K_MAP = cython.declare(cython.int, 1)  # table
+K_RETURN = cython.declare(cython.int, 2)  # table
+K_UNMAP = cython.declare(cython.int, 3)  # table
+K_SWITCH = cython.declare(cython.int, 4)  # table
+K_LOST = cython.declare(cython.int, 5)  # table
+A_PAGE = cython.declare(cython.int, 1)  # table
+A_PFN = cython.declare(cython.int, 2)  # table
+BIT_HARD = cython.declare(cython.int, 8)  # table
+BIT_SOFT = cython.declare(cython.int, 16)  # table
+BIT_NMI = cython.declare(cython.int, 32)  # table
+LEVELS = cython.declare(cython.int, 56)  # table
+assert (K_MAP, K_RETURN, K_UNMAP) == (Kind.MAP, Kind.MAP_RETURN, Kind.UNMAP)
+assert (K_SWITCH, K_LOST) == (Kind.SWITCH, Kind.LOST)
+assert (A_PAGE, A_PFN) == (Argument.PAGE, Argument.PFN)
+assert (BIT_SOFT, BIT_HARD, BIT_NMI) == (FLAG_SOFTIRQ, FLAG_HARDIRQ, FLAG_NMI)
+PAGE_MASK = cython.declare(cython.longlong, 0xFFFFF000)  # table
+DEEP = cython.declare(cython.int, 40)  # table
 
-# Columns of the tables below, each a flat array with a row of so many numbers.
-# A stack: state, depth, cpu, known, touched.
-S_STATE = cython.declare(cython.int, 0)
-S_DEPTH = cython.declare(cython.int, 1)
-S_CPU = cython.declare(cython.int, 2)
-S_KNOWN = cython.declare(cython.int, 3)
-S_TOUCHED = cython.declare(cython.int, 4)
-S_KEY = cython.declare(cython.int, 5)
-S_ROW = cython.declare(cython.int, 6)
-FREE = cython.declare(cython.int, 0)
-PLAIN = cython.declare(cython.int, 1)
-AWAY = cython.declare(cython.int, 2)
-# States of a stack or a context: not used, here, or with the reference.
-# A window: as bridge.WindowRow.
-W_ADDRESS = cython.declare(cython.int, 0)
-W_PAGE = cython.declare(cython.int, 1)
-W_ARGUMENT = cython.declare(cython.int, 2)
-W_FRAMED = cython.declare(cython.int, 3)
-W_TASK = cython.declare(cython.int, 4)
-W_LEVEL = cython.declare(cython.int, 5)
-W_LINE = cython.declare(cython.int, 6)
-W_TIME = cython.declare(cython.int, 7)
-W_CPU = cython.declare(cython.int, 8)
-W_PID = cython.declare(cython.int, 9)
-W_COMM = cython.declare(cython.int, 10)
-W_DEPTH = cython.declare(cython.int, 11)
-W_CALLER = cython.declare(cython.int, 12)
-W_PREEMPT = cython.declare(cython.int, 13)
-W_RETURNED = cython.declare(cython.int, 14)
-W_ROW = cython.declare(cython.int, 15)
-# A call under way: as bridge.FlightRow.
-F_FUNCTION = cython.declare(cython.int, 0)
-F_LINE = cython.declare(cython.int, 1)
-F_TIME = cython.declare(cython.int, 2)
-F_VALUE = cython.declare(cython.int, 3)
-F_ARGUMENT = cython.declare(cython.int, 4)
-F_FLAGS = cython.declare(cython.int, 5)
-F_CPU = cython.declare(cython.int, 6)
-F_APPLIED = cython.declare(cython.int, 7)
-F_PREDICTED = cython.declare(cython.int, 8)
-F_DEPTH = cython.declare(cython.int, 9)
-F_LOW = cython.declare(cython.int, 10)
-F_HIGH = cython.declare(cython.int, 11)
-F_WINDOW = cython.declare(cython.int, 12)
-F_ANSWER = cython.declare(cython.int, 13)
-F_CALLER = cython.declare(cython.int, 14)
-F_ROW = cython.declare(cython.int, 15)
-# A context: state, calls under way (at most 2), whether the third row is the last call done.
-C_STATE = cython.declare(cython.int, 0)
-C_FLIGHTS = cython.declare(cython.int, 1)
-C_DONE = cython.declare(cython.int, 2)
-C_STACK = cython.declare(cython.int, 3)
-C_ROW = cython.declare(cython.int, 4)
-# Statistics of a CPU, a task, a caller, and buckets of hold times.
-CPU_ROW = cython.declare(cython.int, 3)
-TASK_ROW = cython.declare(cython.int, 2)
-CALLER_ROW = cython.declare(cython.int, 6)
-BUCKETS = cython.declare(cython.int, 2048)
-MAPPING_ROW = cython.declare(cython.int, 13)
-MAPPING_BATCH = cython.declare(cython.int, 8192)
-FUNCTIONS = cython.declare(cython.int, 32)
-HASH = cython.declare(cython.ulonglong, 0x9E3779B1)
-LOW_32 = cython.declare(cython.longlong, 0xFFFFFFFF)
+# Places of tasks: for each pid, then for the idle task of each CPU.
+PIDS = cython.declare(cython.longlong, 1 << 22)  # PID_MAX_LIMIT, include/linux/threads.h  # table
+PLACE_ROW = cython.declare(cython.int, 8)  # the contexts of its four levels, its stack  # table
+P_STACK = cython.declare(cython.int, 4)  # table
+# A context.
+C_COUNT = cython.declare(cython.int, 0)  # calls under way: 0 to 2  # table
+C_DONE = cython.declare(cython.int, 1)  # which of the two rows returned last, from 1  # table
+C_STACK = cython.declare(cython.int, 2)  # the stack that the call done last is on  # table
+C_KEY = cython.declare(cython.int, 3)  # the task, as Session.task_key  # table
+C_LEVEL = cython.declare(cython.int, 4)  # table
+C_PLACE = cython.declare(cython.int, 5)  # table
+C_HOME = cython.declare(cython.int, 6)  # the task's stack (local era)  # table
+C_COMM = cython.declare(cython.int, 7)  # the name that C_TASK is of  # table
+C_TASK = cython.declare(cython.int, 8)  # the task's statistics  # table
+C_FIRST = cython.declare(cython.int, 9)  # the two calls  # table
+C_ROW = cython.declare(cython.int, 29)  # table
+AWAY = cython.declare(cython.int, -1)  # C_COUNT or S_STATE: it is with the reference  # table
+# A call under way or done last.
+F_WHAT = cython.declare(cython.int, 0)  # function, argument << 8, HIGH  # table
+F_LINE = cython.declare(cython.int, 1)  # table
+F_TIME = cython.declare(cython.int, 2)  # table
+F_VALUE = cython.declare(cython.int, 3)  # table
+F_FLAGS = cython.declare(cython.int, 4)  # table
+F_CPU = cython.declare(cython.int, 5)  # table
+F_PREDICTED = cython.declare(cython.int, 6)  # -1: not done by the model yet  # table
+F_DEPTH = cython.declare(cython.int, 7)  # table
+F_WINDOW = cython.declare(cython.int, 8)  # windows below its own, -1: it has none  # table
+F_CALLER = cython.declare(cython.int, 9)  # table
+F_ROW = cython.declare(cython.int, 10)  # table
+HIGH = cython.declare(cython.int, 1 << 16)  # table
+# A stack; a window is found from its top.
+S_STATE = cython.declare(cython.int, 0)  # table
+S_DEPTH = cython.declare(cython.int, 1)  # table
+S_CPU = cython.declare(cython.int, 2)  # table
+S_KNOWN = cython.declare(cython.int, 3)  # table
+S_TOUCHED = cython.declare(cython.int, 4)  # table
+S_KEY = cython.declare(cython.int, 5)  # table
+S_TOP = cython.declare(cython.int, 6)  # table
+S_ROW = cython.declare(cython.int, 8)  # table
+FREE = cython.declare(cython.int, 0)  # table
+PLAIN = cython.declare(cython.int, 1)  # table
+# A window.
+W_ADDRESS = cython.declare(cython.int, 0)  # table
+W_PAGE = cython.declare(cython.int, 1)  # table
+W_WHAT = cython.declare(cython.int, 2)  # argument, FRAMED, RETURNED  # table
+W_TASK = cython.declare(cython.int, 3)  # table
+W_FLAGS = cython.declare(cython.int, 4)  # table
+W_LINE = cython.declare(cython.int, 5)  # table
+W_TIME = cython.declare(cython.int, 6)  # table
+W_CPU = cython.declare(cython.int, 7)  # table
+W_PID = cython.declare(cython.int, 8)  # table
+W_COMM = cython.declare(cython.int, 9)  # table
+W_DEPTH = cython.declare(cython.int, 10)  # table
+W_CALLER = cython.declare(cython.int, 11)  # table
+W_BELOW = cython.declare(cython.int, 12)  # table
+W_ROW = cython.declare(cython.int, 16)  # table
+FRAMED = cython.declare(cython.int, 1 << 8)  # table
+RETURNED = cython.declare(cython.int, 1 << 9)  # table
+assert (DEEP, HIGH, FRAMED, RETURNED) == bridge.NUMBERS
+# A CPU: statistics, the last loss that may concern it, and where its windows begin.
+U_MAPS = cython.declare(cython.int, 0)  # table
+U_UNMAPS = cython.declare(cython.int, 1)  # table
+U_DEEPEST = cython.declare(cython.int, 2)  # table
+U_LOST = cython.declare(cython.int, 3)  # table
+U_FIRST = cython.declare(cython.int, 4)  # table
+CPU_ROW = cython.declare(cython.int, 8)  # table
+# Statistics of a task, a caller, and buckets of hold times.
+TASK_ROW = cython.declare(cython.int, 2)  # table
+CALLER_ROW = cython.declare(cython.int, 5)  # table
+BUCKETS = cython.declare(cython.int, 2048)  # table
+MAPPING_ROW = cython.declare(cython.int, 13)  # table
+MAPPING_BATCH = cython.declare(cython.int, 8192)  # table
+FUNCTIONS = cython.declare(cython.int, 32)  # table
+NUMBERS = cython.declare(cython.int, 256)  # table
+BUCKET_BIAS = cython.declare(cython.int, 32 * 1023 + 128)  # table
+FIRST_ROOM = cython.declare(cython.int, 64)  # table
 
 
 def _zeros(length: int) -> array[int]:
@@ -139,148 +174,129 @@ def _more(old: array[int], length: int) -> array[int]:
     return new
 
 
-@cython.cclass
-class Table:
-    """A hash from a key (any 64-bit number but the smallest) to a row number, growing."""
-
-    keys = cython.declare(cython.longlong[::1], visibility="public")
-    rows = cython.declare(cython.longlong[::1], visibility="public")
-    mask = cython.declare(cython.longlong, visibility="public")
-    used = cython.declare(cython.longlong, visibility="public")
-    last_key = cython.declare(cython.longlong)
-    last_row = cython.declare(cython.longlong)
-
-    def __init__(self) -> None:
-        self.mask = 1023
-        self.keys = _zeros(1024)
-        self.rows = _zeros(1024)
-        self.used = 0
-        self.last_key = 0
-        self.last_row = -1
-
-    @cython.cfunc
-    def find(self, key: cython.longlong) -> cython.longlong:
-        """The row of *key*; a new one, the next number, if it was not there."""
-        if self.last_row >= 0 and self.last_key == key:
-            return self.last_row
-        mixed: cython.ulonglong = cython.cast(cython.ulonglong, key & 0x7FFFFFFFFFFFFFFF)
-        mixed = (mixed ^ (mixed >> 29)) * HASH
-        place: cython.longlong = cython.cast(cython.longlong, (mixed >> 15) & 0x7FFFFFFF)
-        place = place & self.mask
-        while self.rows[place] != 0:
-            if self.keys[place] == key:
-                self.last_key = key
-                self.last_row = self.rows[place] - 1
-                return self.last_row
-            place = (place + 1) & self.mask
-        self.keys[place] = key
-        self.used += 1
-        self.rows[place] = self.used
-        self.last_key = key
-        self.last_row = self.used - 1
-        if self.used * 2 > self.mask:
-            self.grow()
-        return self.used - 1
-
-    @cython.cfunc
-    def grow(self) -> cython.void:
-        """Twice the room, every key put in anew."""
-        old = [(self.rows[i] - 1, self.keys[i]) for i in range(self.mask + 1) if self.rows[i]]
-        self.mask = self.mask * 2 + 1
-        self.keys = _zeros(self.mask + 1)
-        self.rows = _zeros(self.mask + 1)
-        self.used = 0
-        self.last_row = -1
-        old.sort()
-        for _, key in old:
-            self.find(key)
+@cfunc
+def _pointer(numbers: Any) -> p_longlong:
+    """Where the numbers of an array are; interpreted, a view of it."""
+    if cython.compiled:
+        view: longlong[::1] = numbers
+        return cython.address(view[0])
+    return memoryview(numbers)
 
 
+@cfunc
+@inline
+@exceptval(check=False)
+def _row(table: p_longlong, at: longlong) -> p_longlong:
+    """The row of a table that begins at *at*."""
+    return table + at if cython.compiled else table[at:]
+
+
+@cython.final
 @cython.cclass
 class Engine:
     """Feed it the batches of one recording (stack or local era), then :meth:`finish`."""
 
     reference = cython.declare(object, visibility="public")
-    session = cython.declare(object)
-    bridge = cython.declare(object)
-    event = cython.declare(object)
-    verdict = cython.declare(object)
-    recorder = cython.declare(object)
-    doubts = cython.declare(object)
+    session: Any  # table
+    bridge: Any  # table
+    event: Any  # table
+    verdict: Any  # table
+    recorder: Any  # table
+    doubts: Any  # table
+    window_of_page: Any  # table
+    asked: bint  # table
 
     # What kernel it is.
-    local = cython.declare(cython.bint)
-    forced = cython.declare(cython.bint)
-    first = cython.declare(cython.longlong)
-    last = cython.declare(cython.longlong)
-    per_cpu = cython.declare(cython.longlong)
-    incr = cython.declare(cython.longlong)
-    limit = cython.declare(cython.longlong)
-    max_cpu = cython.declare(cython.longlong)
-    page_offset = cython.declare(cython.longlong)
-    high_memory = cython.declare(cython.longlong)
-    max_low_pfn = cython.declare(cython.longlong)
-    struct_size = cython.declare(cython.longlong)
-    base = cython.declare(cython.longlong)  # mem_map, -1 while it is not known
+    local: bint  # table
+    forced: bint  # table
+    first: longlong  # table
+    last: longlong  # table
+    apart: longlong  # two windows that follow each other on a stack  # table
+    limit: longlong  # table
+    max_cpu: longlong  # table
+    page_offset: longlong  # table
+    high_memory: longlong  # table
+    max_low_pfn: longlong  # table
+    struct_size: longlong  # table
+    base: longlong  # mem_map, -1 while it is not known  # table
 
     # The state of the recording.
-    head = cython.declare(cython.bint)
-    waiting = cython.declare(cython.bint)
-    lost_any = cython.declare(cython.longlong)  # the last loss that may concern any CPU
-    lost = cython.declare(cython.longlong[::1])  # and that of each CPU
+    odd: bint  # the next event is the reference's, whatever it is  # table
+    waiting: bint  # table
     # Not 0 once an index has left its CPU's slots (stack era): the reference judges the rest.
-    unbounded = cython.declare(cython.longlong)
+    unbounded: longlong  # table
 
-    stack_table = cython.declare(Table)
-    context_table = cython.declare(Table)
-    stacks = cython.declare(cython.longlong[::1])
-    windows = cython.declare(cython.longlong[::1])
-    contexts = cython.declare(cython.longlong[::1])
-    flights = cython.declare(cython.longlong[::1])
-    stack_room = cython.declare(cython.longlong)
-    context_room = cython.declare(cython.longlong)
+    # The tables, each with the array that holds it and how many rows there are.
+    places: cython.p_int  # table
+    cpus: p_longlong  # table
+    contexts: p_longlong  # table
+    stacks: p_longlong  # table
+    windows: p_longlong  # table
+    context_count: longlong  # table
+    context_room: longlong  # table
+    stack_count: longlong  # table
+    stack_room: longlong  # table
+    window_room: longlong  # table
+    free_window: longlong  # table
+    owned: dict  # type: ignore[type-arg]  # table
 
     # Statistics, added to the verdict's at the end.
-    right = cython.declare(cython.longlong)
-    map_calls = cython.declare(cython.longlong)
-    low_maps = cython.declare(cython.longlong)
-    unmap_calls = cython.declare(cython.longlong)
-    low_unmaps = cython.declare(cython.longlong)
-    switches = cython.declare(cython.longlong)
-    first_ns = cython.declare(cython.longlong)
-    last_ns = cython.declare(cython.longlong)
-    last_return = cython.declare(cython.longlong)
-    last_unmap = cython.declare(cython.longlong)
-    cpu_stats = cython.declare(cython.longlong[::1])
-    depths = cython.declare(cython.longlong[::1])
-    holds = cython.declare(cython.longlong[::1])
-    task_table = cython.declare(Table)
-    task_stats = cython.declare(cython.longlong[::1])
-    task_objects = cython.declare(list)
-    caller_rows = cython.declare(cython.longlong[::1])
-    caller_stats = cython.declare(cython.longlong[::1])
-    caller_holds = cython.declare(cython.longlong[::1])
-    caller_objects = cython.declare(list)
-    caller_room = cython.declare(cython.longlong)
+    right: longlong  # table
+    low_maps: longlong  # table
+    low_unmaps: longlong  # table
+    switches: longlong  # table
+    first_ns: longlong  # table
+    last_ns: longlong  # table
+    last_return: longlong  # table
+    last_unmap: longlong  # table
+    depths: p_longlong  # table
+    holds: p_longlong  # table
+    task_rows: dict  # type: ignore[type-arg]  # table
+    task_stats: p_longlong  # table
+    task_room: longlong  # table
+    task_objects: list  # type: ignore[type-arg]  # table
+    caller_rows: p_longlong  # table
+    caller_numbers: longlong  # table
+    caller_stats: p_longlong  # table
+    caller_holds: p_longlong  # table
+    caller_objects: list  # type: ignore[type-arg]  # table
+    caller_room: longlong  # table
 
     # Mappings on their way to the sinks.
-    sinks = cython.declare(list)
-    mapping_rows = cython.declare(cython.longlong[::1])
-    mapping_count = cython.declare(cython.longlong)
+    sinks: list  # type: ignore[type-arg]  # table
+    mapping_rows: p_longlong  # table
+    mapping_count: longlong  # table
+    mapping_room: longlong  # 0 without sinks  # table
 
     # Facts about functions and texts, by their number.
-    inner = cython.declare(cython.longlong[::1])
-    window_only = cython.declare(cython.longlong[::1])
-    permanent = cython.declare(cython.longlong[::1])
-    states = cython.declare(cython.longlong[::1])
-    strings = cython.declare(object)
+    inner: p_longlong  # table
+    what: p_longlong  # table
+    plain: p_longlong  # table
+    states: p_longlong  # table
+    state_count: longlong  # table
+    strings: Any  # table
+    columns: list  # type: ignore[type-arg]  # table
+
+    # The columns of the batch at hand.
+    c_line: p_longlong  # table
+    c_time: p_longlong  # table
+    c_cpu: cython.p_int  # table
+    c_pid: cython.p_int  # table
+    c_comm: cython.p_int  # table
+    c_kind: cython.p_uchar  # table
+    c_function: cython.p_uchar  # table
+    c_argument: cython.p_uchar  # table
+    c_flags: cython.p_uint  # table
+    c_value: cython.p_ulonglong  # table
+    c_caller: cython.p_int  # table
+    c_state: cython.p_int  # table
 
     def __init__(self, reference: Reference) -> None:
         session = reference.session
         profile, layout = session.profile, session.layout
         self.reference = reference
         self.session = session
-        self.bridge = Bridge(reference)
+        self.bridge = bridge.Bridge(reference)
         self.event = Event()
         self.verdict = session.verdict
         self.recorder = session.recorder
@@ -290,213 +306,350 @@ class Engine:
         self.forced = profile.maps_low_pages
         self.first = layout.window_address(0, 0)
         self.last = layout.fix_to_virt(layout.FIX_KMAP_END)
-        self.per_cpu = profile.windows_per_cpu
-        self.incr = 2 if profile.guard_slots else 1
-        self.limit = min(profile.depth_limit, MOST_PLAIN)
+        self.apart = (2 if profile.guard_slots else 1) << 12
+        self.limit = min(profile.depth_limit, DEEP)
         self.max_cpu = profile.nr_cpus - 1
         self.page_offset = layout.PAGE_OFFSET
         self.high_memory = layout.high_memory
         self.max_low_pfn = layout.max_low_pfn
         self.struct_size = layout.geometry.sizeof_struct_page
         self.base = -1
-        self.head = True
-        self.waiting = False
-        self.lost_any = 0
-        self.lost = _zeros(profile.nr_cpus)
+        self.odd = True
+        self.waiting = self.asked = False
         self.unbounded = 0
-        self.right = self.map_calls = self.low_maps = 0
-        self.unmap_calls = self.low_unmaps = self.switches = 0
+        self.right = self.low_maps = self.low_unmaps = self.switches = 0
         self.first_ns = self.last_ns = self.last_return = self.last_unmap = 0
         self.mapping_count = 0
+        self.owned = {}
         self._make_tables(profile.nr_cpus)
+        self._make_statistics()
+        for cpu in range(profile.nr_cpus):
+            first = layout.window_address(cpu, 1 if profile.guard_slots else 0)
+            self.cpus[cpu * CPU_ROW + U_FIRST] = first
         self._make_facts()
         session.gather = self.give_all_stacks
+        self.window_of_page = session.window_of_page
+        session.window_of_page = self.ask_window
+
+    @cfunc
+    def own(self, name: str, numbers: object) -> p_longlong:
+        """Keep the array of a table; where its numbers are."""
+        self.owned[name] = numbers
+        return _pointer(numbers)
+
+    @cfunc
+    def grown(self, name: str, length: int) -> p_longlong:
+        """Make a table longer; where its numbers are now."""
+        return self.own(name, _more(self.owned[name], length))
 
     def _make_tables(self, cpus: int) -> None:
-        self.stack_table = Table()
-        self.context_table = Table()
-        self.task_table = Table()
-        self.stack_room = self.context_room = 64
-        self.stacks = _zeros(64 * S_ROW)
-        self.windows = _zeros(64 * DEEP * W_ROW)
-        self.contexts = _zeros(64 * C_ROW)
-        self.flights = _zeros(64 * 3 * F_ROW)
-        self.cpu_stats = _zeros(cpus * CPU_ROW)
-        self.depths = _zeros(DEEP + 1)
-        self.holds = _zeros(BUCKETS)
-        self.task_stats = _zeros(64 * TASK_ROW)
+        if cython.compiled:
+            self.places = cast(cython.p_int, calloc((PIDS + cpus) * PLACE_ROW, 4))
+            if self.places == cython.NULL:
+                raise MemoryError
+        else:
+            self.places = defaultdict(int)
+        self.cpus = self.own("cpus", _zeros(cpus * CPU_ROW))
+        # Row 0 of each table stands for none.
+        self.context_count = self.stack_count = 1
+        self.context_room = FIRST_ROOM
+        self.contexts = self.own("contexts", _zeros(FIRST_ROOM * C_ROW))
+        self.stack_room = FIRST_ROOM + cpus
+        self.stacks = self.own("stacks", _zeros(self.stack_room * S_ROW))
+        if not self.local:
+            self.stack_count = cpus
+            for cpu in range(cpus):
+                self.stacks[cpu * S_ROW + S_KEY] = cpu
+        self.window_room = self.free_window = 0
+        self.windows = self.own("windows", _zeros(W_ROW))
+        self.more_windows()
+
+    def _make_statistics(self) -> None:
+        self.depths = self.own("depths", _zeros(DEEP + 1))
+        self.holds = self.own("holds", _zeros(BUCKETS))
+        self.task_rows = {}
+        self.task_room = self.caller_numbers = self.caller_room = FIRST_ROOM
+        self.task_stats = self.own("task_stats", _zeros(FIRST_ROOM * TASK_ROW))
         self.task_objects = []
-        self.caller_rows = _zeros(64)
-        self.caller_room = 64
-        self.caller_stats = _zeros(64 * CALLER_ROW)
-        self.caller_holds = _zeros(64 * BUCKETS)
+        self.caller_rows = self.own("caller_rows", _zeros(FIRST_ROOM))
+        self.caller_stats = self.own("caller_stats", _zeros(FIRST_ROOM * CALLER_ROW))
+        self.caller_holds = self.own("caller_holds", _zeros(FIRST_ROOM * BUCKETS))
         self.caller_objects = []
         self.sinks = self.recorder.mappings.sinks
-        self.mapping_rows = _zeros(MAPPING_BATCH * MAPPING_ROW if self.sinks else 1)
+        self.mapping_room = MAPPING_BATCH if self.sinks else 0
+        rows = _zeros(self.mapping_room * MAPPING_ROW + 1)
+        self.mapping_rows = self.own("mapping_rows", rows)
 
     def _make_facts(self) -> None:
-        self.inner = _zeros(FUNCTIONS * FUNCTIONS)
-        self.window_only = _zeros(FUNCTIONS)
-        self.permanent = _zeros(FUNCTIONS)
-        self.states = _zeros(64)
+        self.inner = self.own("inner", _zeros(FUNCTIONS * FUNCTIONS))
+        self.what = self.own("what", _zeros(NUMBERS))
+        self.plain = self.own("plain", _zeros(NUMBERS))
+        self.states = self.own("states", _zeros(FIRST_ROOM))
+        self.state_count = FIRST_ROOM
         for outer, functions in INNER.items():
             for function in functions:
                 self.inner[int(outer) * FUNCTIONS + int(function)] = 1
-        for function in WINDOW_ONLY:
-            self.window_only[int(function)] = 1
-        for function in PERMANENT:
-            self.permanent[int(function)] = 1
+        for number in range(FUNCTIONS):
+            high = HIGH if number in WINDOW_ONLY else 0
+            self.what[number] = number | high
+            self.plain[number] = -1 if number in PERMANENT else 1
+
+    def __dealloc__(self) -> None:
+        if cython.compiled:
+            free(self.places)
 
     # The loop.
 
     def feed(self, batch: Batch) -> None:
         """Judge the events of *batch*."""
-        line: cython.longlong[::1]
-        time: cython.longlong[::1]
-        cpu: cython.int[::1]
-        pid: cython.int[::1]
-        comm: cython.int[::1]
-        kind: cython.uchar[::1]
-        function: cython.uchar[::1]
-        argument: cython.uchar[::1]
-        flags: cython.uint[::1]
-        value: cython.ulonglong[::1]
-        caller: cython.int[::1]
-        state: cython.int[::1]
-        line, time, cpu, pid, comm, kind, function, argument, flags, value, caller, state = (
-            columns_of(batch)
-        )
-        i: cython.Py_ssize_t
-        k: cython.int
-        c: cython.longlong
-        f: cython.int
-        t: cython.longlong
-        task: cython.longlong
-        done: cython.bint
-        for i in range(len(batch)):
-            k = kind[i]
-            c = cpu[i]
-            if k == K_LOST or c < 0 or c > self.max_cpu:
-                self.slow(batch, i, k, c)
-                continue
-            t = time[i]
+        count: Py_ssize_t = len(batch)
+        i: Py_ssize_t = 0
+        if not count:
+            return
+        self.columns = [batch.buffer(name) for name in FIELDS]
+        if cython.compiled:
+            self.point(batch)
+        else:
+            for name in FIELDS:  # as lists, whose numbers are Python's own
+                setattr(self, f"c_{name}", batch.buffer(name).tolist())
+        while True:
+            i = self.run(i, count)
+            if i >= count:
+                break
+            self.slow(i)
+            i += 1
+        self.note_last(count - 1)
+
+    @cfunc
+    def point(self, batch: object) -> cython.int:
+        """Take the columns of *batch*, which is not empty."""
+        line: longlong[::1] = batch.buffer("line")
+        time: longlong[::1] = batch.buffer("time")
+        cpu: cython.int[::1] = batch.buffer("cpu")
+        pid: cython.int[::1] = batch.buffer("pid")
+        comm: cython.int[::1] = batch.buffer("comm")
+        kind: cython.uchar[::1] = batch.buffer("kind")
+        function: cython.uchar[::1] = batch.buffer("function")
+        argument: cython.uchar[::1] = batch.buffer("argument")
+        flags: cython.uint[::1] = batch.buffer("flags")
+        value: cython.ulonglong[::1] = batch.buffer("value")
+        caller: cython.int[::1] = batch.buffer("caller")
+        state: cython.int[::1] = batch.buffer("state")
+        self.c_line, self.c_time = cython.address(line[0]), cython.address(time[0])
+        self.c_cpu, self.c_pid = cython.address(cpu[0]), cython.address(pid[0])
+        self.c_comm, self.c_kind = cython.address(comm[0]), cython.address(kind[0])
+        self.c_function = cython.address(function[0])
+        self.c_argument = cython.address(argument[0])
+        self.c_flags, self.c_value = cython.address(flags[0]), cython.address(value[0])
+        self.c_caller, self.c_state = cython.address(caller[0]), cython.address(state[0])
+        return 0
+
+    @cfunc
+    @exceptval(-1)
+    def run(self, i: Py_ssize_t, count: Py_ssize_t) -> Py_ssize_t:
+        """Judge events from *i* on; where the first one is that is not plain."""
+        kind: cython.int
+        cpu: longlong
+        place: longlong
+        level: longlong
+        at: longlong
+        done: cython.int
+        latest: longlong = self.last_ns
+        while i < count:
+            kind = self.c_kind[i]
+            cpu = self.c_cpu[i]
+            place = self.c_pid[i]
+            if place <= 0 or place >= PIDS:
+                place = self.place_of(place, cpu)
+            if self.odd or place < 0 or cpu < 0 or cpu > self.max_cpu:
+                break
+            if self.c_value[i] >> 63 or self.plain[self.c_function[i]] < 1:
+                break
+            place *= PLACE_ROW
+            level = self.c_flags[i] & LEVELS
+            if level:
+                level = level_of(level)
+            at = self.places[place + level]
+            if kind == K_SWITCH:
+                done = self.leaves(i, place, cpu)
+            elif kind > K_SWITCH:
+                break
+            else:
+                if at == 0:
+                    at = self.new_context(place, level, cpu)
+                if kind == K_RETURN:
+                    done = self.returns(i, at, cpu)
+                elif kind == K_UNMAP:
+                    done = self.unmaps(i, at, cpu)
+                else:
+                    done = self.enters(i, at)
+            if done == 0:
+                break
+            latest = max(latest, self.c_time[i])
             if self.first_ns == 0:
-                self.first_ns = t
-            if t > self.last_ns:
-                self.last_ns = t
-            f = function[i]
-            task = pid[i] if pid[i] != 0 else -1 - c
-            done = False
-            if k == K_RETURN:
-                self.last_return = line[i]
-            elif k == K_UNMAP and not self.permanent[f]:
-                self.last_unmap = line[i]
-            if self.head or self.unbounded or value[i] >> 63 or f >= FUNCTIONS:
-                done = False
-            elif k == K_SWITCH:
-                done = self.leaves(task, c, state[i])
-            elif self.permanent[f]:
-                done = False
-            elif k == K_MAP:
-                done = self.enters(
-                    task, c, level_of(flags[i]), f, line[i], t, value[i], argument[i], flags[i]
-                )
-            elif k == K_RETURN:
-                done = self.returns(
-                    task, c, level_of(flags[i]), f, line[i], value[i], pid[i], comm[i], caller[i]
-                )
-            elif k == K_UNMAP:
-                done = self.unmaps(task, c, level_of(flags[i]), line[i], t, value[i])
-            if not done:
-                self.slow(batch, i, k, c)
+                self.first_ns = self.c_time[i]
+            i += 1
+        self.last_ns = latest
+        return i
 
-    @cython.cfunc
-    def context(self, task: cython.longlong, level: cython.longlong) -> cython.longlong:
-        """The row of a context, made if new."""
-        row: cython.longlong = self.context_table.find(task * 4 + level)
-        if row >= self.context_room:
+    @cfunc
+    @exceptval(check=False)
+    def note_last(self, i: Py_ssize_t) -> cython.void:
+        """Note the last return, and the last unmap of a temporary window, from *i* back."""
+        found: cython.int = 0
+        kind: cython.int
+        while i >= 0 and found != 3:
+            kind = self.c_kind[i]
+            if 0 <= self.c_cpu[i] <= self.max_cpu:
+                if kind == K_RETURN and not found & 1:
+                    self.last_return = self.c_line[i]
+                    found |= 1
+                elif kind == K_UNMAP and not found & 2 and self.plain[self.c_function[i]] >= 0:
+                    self.last_unmap = self.c_line[i]
+                    found |= 2
+            i -= 1
+
+    # Rows.
+
+    @cfunc
+    @exceptval(check=False)
+    def place_of(self, pid: longlong, cpu: longlong) -> longlong:
+        """The number of a task's place, -1 if its pid is none that a kernel gives."""
+        if pid == 0:
+            return PIDS + cpu
+        if -1 - self.max_cpu <= pid < 0:
+            return PIDS - 1 - pid  # such a number stands for an idle task
+        return pid if 0 < pid < PIDS else -1
+
+    @cfunc
+    @exceptval(-1)
+    def new_context(self, place: longlong, level: longlong, cpu: longlong) -> longlong:
+        """The row of a context that has none yet: nothing is under way in it."""
+        row: longlong = self.context_count
+        if row == self.context_room:
             self.context_room *= 2
-            self.contexts = _more(self.contexts, self.context_room * C_ROW)
-            self.flights = _more(self.flights, self.context_room * 3 * F_ROW)
-        if self.contexts[row * C_ROW + C_STATE] == FREE:
-            self.contexts[row * C_ROW + C_STATE] = PLAIN
-        return row
+            self.contexts = self.grown("contexts", self.context_room * C_ROW)
+        self.context_count += 1
+        at: longlong = row * C_ROW
+        key: longlong = place // PLACE_ROW
+        self.contexts[at + C_KEY] = key if key < PIDS else PIDS - 1 - key
+        self.contexts[at + C_LEVEL] = level
+        self.contexts[at + C_PLACE] = place
+        self.contexts[at + C_TASK] = -1
+        self.contexts[at + C_HOME] = self.home(place) if self.local else 0
+        self.places[place + level] = cast(cython.int, at)
+        return at
 
-    @cython.cfunc
-    def stack(self, key: cython.longlong) -> cython.longlong:
-        """The row of a stack, which may be free."""
-        row: cython.longlong = self.stack_table.find(key)
-        if row >= self.stack_room:
+    @cfunc
+    @exceptval(-1)
+    def home(self, place: longlong) -> longlong:
+        """The stack of a task (local era), made if new."""
+        at: longlong = self.places[place + P_STACK]
+        if at:
+            return at
+        if self.stack_count == self.stack_room:
             self.stack_room *= 2
-            self.stacks = _more(self.stacks, self.stack_room * S_ROW)
-            self.windows = _more(self.windows, self.stack_room * DEEP * W_ROW)
-        self.stacks[row * S_ROW + S_KEY] = key
-        return row
+            self.stacks = self.grown("stacks", self.stack_room * S_ROW)
+        at = self.stack_count * S_ROW
+        self.stack_count += 1
+        key: longlong = place // PLACE_ROW
+        self.stacks[at + S_KEY] = key if key < PIDS else PIDS - 1 - key
+        self.places[place + P_STACK] = cast(cython.int, at)
+        return at
 
-    @cython.cfunc
-    def enters(
-        self,
-        task: cython.longlong,
-        cpu: cython.longlong,
-        level: cython.longlong,
-        function: cython.int,
-        line: cython.longlong,
-        time: cython.longlong,
-        value: cython.longlong,
-        argument: cython.int,
-        flags: cython.longlong,
-    ) -> cython.bint:
-        """A map function was entered; False if the reference has to take it."""
-        context: cython.longlong = self.context(task, level)
-        at: cython.longlong = context * C_ROW
-        if self.contexts[at + C_STATE] != PLAIN:
-            return False
-        count: cython.longlong = self.contexts[at + C_FLIGHTS]
-        row: cython.longlong = context * 3 * F_ROW
-        high: cython.longlong = self.window_only[function]
-        if count == 1:
-            if self.flights[row + F_APPLIED]:
-                return False
-            if not self.inner[self.flights[row + F_FUNCTION] * FUNCTIONS + function]:
-                return False
-            if argument == A_PFN and self.flights[row + F_ARGUMENT] == A_PAGE:
-                self.learn(self.flights[row + F_VALUE], value)
-                value = self.flights[row + F_VALUE]
-                argument = A_PAGE
-            line = self.flights[row + F_LINE]
-            time = self.flights[row + F_TIME]
-            flags = self.flights[row + F_FLAGS]
-            row += F_ROW
-        elif count:
-            return False
-        self.contexts[at + C_FLIGHTS] = count + 1
-        self.contexts[at + C_DONE] = 0
-        self.flights[row + F_FUNCTION] = function
-        self.flights[row + F_LINE] = line
-        self.flights[row + F_TIME] = time
-        self.flights[row + F_VALUE] = value
-        self.flights[row + F_ARGUMENT] = argument
-        self.flights[row + F_FLAGS] = flags
-        self.flights[row + F_CPU] = cpu
-        self.flights[row + F_APPLIED] = 0
-        self.flights[row + F_PREDICTED] = -1
-        self.flights[row + F_DEPTH] = 0
-        self.flights[row + F_LOW] = 0
-        self.flights[row + F_HIGH] = high
-        self.flights[row + F_WINDOW] = -1
-        self.flights[row + F_ANSWER] = -1
-        self.flights[row + F_CALLER] = -1
-        return True
+    def more_windows(self) -> None:
+        """Twice the room for open windows; the new rows are free."""
+        old: longlong = self.window_room
+        self.window_room = max(2 * old, FIRST_ROOM)
+        self.windows = self.grown("windows", self.window_room * W_ROW)
+        i: longlong
+        for i in range(max(old, 1), self.window_room):
+            self.windows[i * W_ROW + W_BELOW] = self.free_window
+            self.free_window = i * W_ROW
 
-    @cython.cfunc
-    def learn(self, page: cython.longlong, pfn: cython.longlong) -> cython.void:
-        """A page and its frame: they fit what is known, or the reference's MemMap is told."""
-        if self.base < 0 or page - pfn * self.struct_size != self.base:
-            self.session.memmap.learn(page, pfn)
-            self.refresh_base()
+    @cfunc
+    @inline
+    @exceptval(-1)
+    def push(self, stack: p_longlong) -> longlong:
+        """A new window on top of *stack*; where its row begins."""
+        if self.free_window == 0:
+            self.more_windows()
+        slot: longlong = self.free_window
+        self.free_window = self.windows[slot + W_BELOW]
+        self.windows[slot + W_BELOW] = stack[S_TOP]
+        stack[S_TOP] = slot
+        stack[S_DEPTH] += 1
+        return slot
 
-    @cython.cfunc
-    def refresh_base(self) -> cython.void:
+    @cfunc
+    @inline
+    @exceptval(check=False)
+    def pop(self, stack: p_longlong) -> cython.void:
+        """The top window of *stack* goes."""
+        slot: longlong = stack[S_TOP]
+        stack[S_TOP] = self.windows[slot + W_BELOW]
+        stack[S_DEPTH] -= 1
+        self.windows[slot + W_BELOW] = self.free_window
+        self.free_window = slot
+
+    # Map calls.
+
+    @cfunc
+    @inline
+    @exceptval(-1)
+    def enters(self, i: Py_ssize_t, at: longlong) -> cython.int:
+        """A map function was entered; 0 if the reference has to take it."""
+        context: p_longlong = _row(self.contexts, at)
+        if context[C_COUNT] != 0:
+            return self.enters_inner(i, context)
+        call: p_longlong = _row(context, C_FIRST)
+        context[C_COUNT] = 1
+        context[C_DONE] = 0
+        call[F_WHAT] = self.what[self.c_function[i]] | self.c_argument[i] << 8
+        call[F_LINE] = self.c_line[i]
+        call[F_TIME] = self.c_time[i]
+        call[F_VALUE] = cast(longlong, self.c_value[i])
+        call[F_FLAGS] = self.c_flags[i]
+        call[F_CPU] = self.c_cpu[i]
+        call[F_PREDICTED] = -1
+        return 1
+
+    @cfunc
+    @exceptval(-1)
+    def enters_inner(self, i: Py_ssize_t, context: p_longlong) -> cython.int:
+        """The same inside another map function."""
+        outer: p_longlong = _row(context, C_FIRST)
+        call: p_longlong = _row(outer, F_ROW)
+        function: longlong = self.c_function[i]
+        argument: longlong = self.c_argument[i]
+        value: longlong = cast(longlong, self.c_value[i])
+        if context[C_COUNT] != 1 or outer[F_PREDICTED] >= 0:
+            return 0
+        if not self.inner[(outer[F_WHAT] & 255) * FUNCTIONS + function]:
+            return 0
+        if argument == A_PFN and (outer[F_WHAT] >> 8 & 255) == A_PAGE:
+            if self.base < 0 or outer[F_VALUE] - value * self.struct_size != self.base:
+                self.learn(outer[F_VALUE], value)
+            # Findings name the page that the caller passed.
+            value = outer[F_VALUE]
+            argument = A_PAGE
+        context[C_COUNT] = 2
+        context[C_DONE] = 0
+        call[F_WHAT] = self.what[function] | argument << 8
+        call[F_LINE] = outer[F_LINE]
+        call[F_TIME] = outer[F_TIME]
+        call[F_VALUE] = value
+        call[F_FLAGS] = outer[F_FLAGS]
+        call[F_CPU] = self.c_cpu[i]
+        call[F_PREDICTED] = -1
+        return 1
+
+    def learn(self, page: int, pfn: int) -> None:
+        """A page and its frame, of which the second may not fit what is known."""
+        self.session.memmap.learn(page, pfn)
+        self.refresh_base()
+
+    def refresh_base(self) -> None:
         """Take over what the recording has shown of mem_map."""
         base = self.session.memmap.base
         if base is None:
@@ -507,369 +660,340 @@ class Engine:
             # No mem_map can begin there: the reference judges the rest of this recording.
             self.base = -2
             self.unbounded += 1
+            self.odd = True
 
-    @cython.cfunc
-    def returns(
-        self,
-        task: cython.longlong,
-        cpu: cython.longlong,
-        level: cython.longlong,
-        function: cython.int,
-        line: cython.longlong,
-        value: cython.longlong,
-        pid: cython.longlong,
-        comm: cython.longlong,
-        caller: cython.longlong,
-    ) -> cython.bint:
-        """A map function returned; False, with nothing changed, if it is not plain."""
-        context: cython.longlong = self.context(task, level)
-        at: cython.longlong = context * C_ROW
-        count: cython.longlong = self.contexts[at + C_FLIGHTS]
-        if self.contexts[at + C_STATE] != PLAIN or count == 0:
-            return False
-        first: cython.longlong = context * 3 * F_ROW
-        row: cython.longlong = first + (count - 1) * F_ROW
-        top: cython.longlong = self.flights[row + F_FUNCTION]
-        nested: cython.bint = False
-        if top == function:
-            nested = count == 2
-        elif count == 2:
-            # The inner function's return has no probe.
-            if self.flights[first + F_FUNCTION] != function:
-                return False
-        elif not self.inner[function * FUNCTIONS + top]:
-            return False
-        key: cython.longlong = task if self.local else cpu
-        stack: cython.longlong = self.stack(key)
-        if self.flights[row + F_APPLIED]:
-            if not self.again(row, stack, task, cpu, level, line, value):
-                return False
-        elif not self.opens(row, stack, task, cpu, level, line, value, pid, comm):
-            return False
-        self.right += 1
-        self.flights[row + F_ANSWER] = value
-        self.flights[row + F_CALLER] = caller
-        window: cython.longlong = self.flights[row + F_WINDOW]
-        depth: cython.longlong = self.flights[row + F_DEPTH]
-        if window >= 0:
-            slot: cython.longlong = (stack * DEEP + window) * W_ROW
-            self.windows[slot + W_CALLER] = caller
-            self.windows[slot + W_DEPTH] = depth
-            if not self.windows[slot + W_RETURNED]:
-                self.windows[slot + W_RETURNED] = 1
-                self.opened(cpu, comm, pid, depth)
-        if nested:
-            self.pass_on(first, row)
-            self.contexts[at + C_FLIGHTS] = 1
+    @cfunc
+    @inline
+    @exceptval(-1)
+    def returns(self, i: Py_ssize_t, at: longlong, cpu: longlong) -> cython.int:
+        """A map function returned; 0, with nothing changed, if it is not plain."""
+        context: p_longlong = _row(self.contexts, at)
+        count: longlong = context[C_COUNT]
+        function: longlong = self.c_function[i]
+        caller: longlong = self.c_caller[i]
+        value: longlong = cast(longlong, self.c_value[i])
+        if count < 1:
+            return 0
+        first: p_longlong = _row(context, C_FIRST)
+        call: p_longlong = _row(first, (count - 1) * F_ROW)
+        top: longlong = call[F_WHAT] & 255
+        if top != function and not self.belongs(first, count, top, function):
+            return 0
+        place: longlong = context[C_HOME] if self.local else cpu * S_ROW
+        stack: p_longlong = _row(self.stacks, place)
+        depth: longlong
+        if call[F_PREDICTED] < 0:
+            depth = self.opens(i, call, stack, context, cpu)
         else:
-            if count == 2:
-                self.flights[row + F_FUNCTION] = function
-            self.called(caller, depth)
-            self.contexts[at + C_FLIGHTS] = 0
-        self.contexts[at + C_DONE] = 1
-        self.contexts[at + C_STACK] = key
-        i: cython.longlong
-        last: cython.longlong = first + 2 * F_ROW
-        for i in range(F_ROW):
-            self.flights[last + i] = self.flights[row + i]
-        return True
+            depth = self.again(i, call, stack, context, cpu)
+        if depth < 0:
+            return 0
+        self.right += 1
+        call[F_CALLER] = caller
+        if depth:
+            self.windows[stack[S_TOP] + W_CALLER] = caller
+        context[C_STACK] = place
+        context[C_DONE] = count
+        if count == 2 and top == function:
+            # The call around shares the result.
+            first[F_PREDICTED] = value
+            first[F_DEPTH] = depth
+            first[F_WINDOW] = call[F_WINDOW]
+            first[F_CALLER] = caller
+            context[C_COUNT] = 1
+            return 1
+        context[C_COUNT] = 0
+        if count == 2:
+            call[F_WHAT] += function - top
+        return self.called(caller, depth)
 
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def pass_on(self, outer: cython.longlong, row: cython.longlong) -> cython.void:
-        """The call around shares the result."""
-        self.flights[outer + F_APPLIED] = 1
-        self.flights[outer + F_PREDICTED] = self.flights[row + F_PREDICTED]
-        self.flights[outer + F_DEPTH] = self.flights[row + F_DEPTH]
-        self.flights[outer + F_LOW] = self.flights[row + F_LOW]
-        self.flights[outer + F_WINDOW] = self.flights[row + F_WINDOW]
-        self.flights[outer + F_CALLER] = self.flights[row + F_CALLER]
+    @cfunc
+    @exceptval(check=False)
+    def belongs(
+        self,
+        first: p_longlong,
+        count: longlong,
+        top: longlong,
+        function: longlong,
+    ) -> bint:
+        """Whether *function* returns for a call of *top*, whose own probe was not there."""
+        if count == 2:
+            return first[F_WHAT] & 255 == function
+        return self.inner[function * FUNCTIONS + top] != 0
 
-    @cython.cfunc
-    @cython.exceptval(check=False)
+    @cfunc
+    @exceptval(check=False)
     def again(
         self,
-        row: cython.longlong,
-        stack: cython.longlong,
-        task: cython.longlong,
-        cpu: cython.longlong,
-        level: cython.longlong,
-        line: cython.longlong,
-        value: cython.longlong,
-    ) -> cython.bint:
-        """The outer return of a call whose window is open already: the same address."""
-        at: cython.longlong = stack * S_ROW
-        window: cython.longlong = self.flights[row + F_WINDOW]
-        if self.flights[row + F_PREDICTED] != value:
-            return False
-        if self.flights[row + F_LOW]:
-            return True
-        if self.stacks[at + S_STATE] != PLAIN or window < 0 or window >= self.stacks[at + S_DEPTH]:
-            return False
-        if not self.usable(stack, task, cpu, level, line):
-            return False
-        if self.windows[(stack * DEEP + window) * W_ROW + W_LINE] != self.flights[row + F_LINE]:
-            return False
-        if level == 0:
-            self.stacks[at + S_KNOWN] = 1
-        self.stacks[at + S_CPU] = cpu
-        self.stacks[at + S_TOUCHED] = line
-        return True
+        i: Py_ssize_t,
+        call: p_longlong,
+        stack: p_longlong,
+        context: p_longlong,
+        cpu: longlong,
+    ) -> longlong:
+        """The outer return of a call whose window is open already: the same address.  Its depth,
+        -1 if it is not plain."""
+        if call[F_PREDICTED] != cast(longlong, self.c_value[i]):
+            return -1
+        if call[F_WINDOW] < 0:
+            return 0
+        if stack[S_STATE] != PLAIN or call[F_WINDOW] != stack[S_DEPTH] - 1:
+            return -1
+        if self.windows[stack[S_TOP] + W_LINE] != call[F_LINE]:
+            return -1
+        if not self.usable(i, stack, context, cpu):
+            return -1
+        if context[C_LEVEL] == 0:
+            stack[S_KNOWN] = 1
+        stack[S_CPU] = cpu
+        stack[S_TOUCHED] = self.c_line[i]
+        return call[F_DEPTH]
 
-    @cython.cfunc
+    @cfunc
+    @inline
+    @exceptval(-2)
     def opens(
         self,
-        row: cython.longlong,
-        stack: cython.longlong,
-        task: cython.longlong,
-        cpu: cython.longlong,
-        level: cython.longlong,
-        line: cython.longlong,
-        value: cython.longlong,
-        pid: cython.longlong,
-        comm: cython.longlong,
-    ) -> cython.bint:
-        """The call takes its window, or answers with the linear address of a low page."""
-        i: cython.longlong
-        below: cython.longlong
-        for i in range(level):
-            # It may have interrupted a call that has its window already.
-            below = self.context(task, i) * C_ROW
-            if self.contexts[below + C_STATE] != PLAIN or self.contexts[below + C_FLIGHTS]:
-                return False
-        if not self.flights[row + F_HIGH] and not self.forced:
-            linear: cython.longlong = self.linear(row)
+        i: Py_ssize_t,
+        call: p_longlong,
+        stack: p_longlong,
+        context: p_longlong,
+        cpu: longlong,
+    ) -> longlong:
+        """The call takes its window: its depth, or 0 where it answers with the linear address
+        of a low page; -1 if it is not plain."""
+        value: longlong = cast(longlong, self.c_value[i])
+        linear: longlong = -1
+        if context[C_LEVEL] and self.interrupts(context):
+            return -1
+        if not call[F_WHAT] & HIGH and not self.forced:
+            linear = self.linear(call)
             if linear == value and linear >= 0:
-                self.flights[row + F_PREDICTED] = value
-                self.flights[row + F_LOW] = 1
-                self.flights[row + F_APPLIED] = 1
-                self.map_calls += 1
-                self.low_maps += 1
-                self.cpu_stats[cpu * CPU_ROW] += 1
-                return True
+                return self.opens_low(call, cpu, value)
             if linear != -1 or self.page_offset <= value < self.high_memory:
-                return False
-        at: cython.longlong = stack * S_ROW
-        if not self.usable(stack, task, cpu, level, line):
-            return False
-        depth: cython.longlong = self.stacks[at + S_DEPTH] if self.stacks[at + S_STATE] else 0
-        if depth >= self.limit or value != self.address(cpu, depth):
-            return False
-        if self.stacks[at + S_STATE] == FREE:
-            self.stacks[at + S_STATE] = PLAIN
-        self.stacks[at + S_DEPTH] = depth + 1
-        self.stacks[at + S_CPU] = cpu
-        if level == 0:
-            self.stacks[at + S_KNOWN] = 1
-        self.stacks[at + S_TOUCHED] = line
-        self.flights[row + F_PREDICTED] = value
-        self.flights[row + F_DEPTH] = depth + 1
-        self.flights[row + F_APPLIED] = 1
-        self.flights[row + F_WINDOW] = depth
-        self.map_calls += 1
-        self.cpu_stats[cpu * CPU_ROW] += 1
-        flags: cython.longlong = self.flights[row + F_FLAGS]
-        slot: cython.longlong = (stack * DEEP + depth) * W_ROW
-        self.windows[slot + W_ADDRESS] = value
-        self.windows[slot + W_PAGE] = self.flights[row + F_VALUE]
-        self.windows[slot + W_ARGUMENT] = self.flights[row + F_ARGUMENT]
-        self.windows[slot + W_FRAMED] = self.base >= 0
-        self.windows[slot + W_TASK] = task
-        self.windows[slot + W_LEVEL] = level_of(flags)
-        self.windows[slot + W_LINE] = self.flights[row + F_LINE]
-        self.windows[slot + W_TIME] = self.flights[row + F_TIME]
-        self.windows[slot + W_CPU] = cpu
-        self.windows[slot + W_PID] = pid
-        self.windows[slot + W_COMM] = comm
-        self.windows[slot + W_DEPTH] = depth + 1
-        self.windows[slot + W_CALLER] = -1
-        self.windows[slot + W_PREEMPT] = flags >> P_SHIFT & 0xFF if flags & BIT_KNOWN else -1
-        self.windows[slot + W_RETURNED] = 0
-        return True
+                return -1
+        if not self.usable(i, stack, context, cpu):
+            return -1
+        depth: longlong = stack[S_DEPTH]
+        row: p_longlong = _row(self.cpus, cpu * CPU_ROW)
+        if depth >= self.limit or value != row[U_FIRST] - depth * self.apart:
+            return -1
+        depth += 1
+        self.opened(i, context, row, depth)
+        stack[S_STATE] = PLAIN
+        stack[S_CPU] = cpu
+        if context[C_LEVEL] == 0:
+            stack[S_KNOWN] = 1
+        stack[S_TOUCHED] = self.c_line[i]
+        call[F_PREDICTED] = value
+        call[F_WINDOW] = depth - 1
+        call[F_DEPTH] = depth
+        self.fill(i, self.push(stack), call, context, depth)
+        return depth
 
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def linear(self, row: cython.longlong) -> cython.longlong:
+    @cfunc
+    @exceptval(check=False)
+    def opens_low(self, call: p_longlong, cpu: longlong, value: longlong) -> longlong:
+        """The same of a low page."""
+        call[F_PREDICTED] = value
+        call[F_DEPTH] = 0
+        call[F_WINDOW] = -1
+        self.low_maps += 1
+        self.cpus[cpu * CPU_ROW + U_MAPS] += 1
+        return 0
+
+    @cfunc
+    @inline
+    @exceptval(check=False)
+    def fill(
+        self,
+        i: Py_ssize_t,
+        slot: longlong,
+        call: p_longlong,
+        context: p_longlong,
+        depth: longlong,
+    ) -> cython.void:
+        """Write what is known of a new window."""
+        window: p_longlong = _row(self.windows, slot)
+        what: longlong = (call[F_WHAT] >> 8 & 255) | RETURNED
+        window[W_ADDRESS] = cast(longlong, self.c_value[i])
+        window[W_PAGE] = call[F_VALUE]
+        window[W_WHAT] = what | FRAMED if self.base >= 0 else what
+        window[W_TASK] = context[C_KEY]
+        window[W_FLAGS] = call[F_FLAGS]
+        window[W_LINE] = call[F_LINE]
+        window[W_TIME] = call[F_TIME]
+        window[W_CPU] = self.c_cpu[i]
+        window[W_PID] = self.c_pid[i]
+        window[W_COMM] = self.c_comm[i]
+        window[W_DEPTH] = depth
+
+    @cfunc
+    @exceptval(check=False)
+    def interrupts(self, context: p_longlong) -> bint:
+        """Whether a context may have interrupted a call that has its window already."""
+        i: longlong
+        below: longlong
+        for i in range(context[C_LEVEL]):
+            below = self.places[context[C_PLACE] + i]
+            if below and self.contexts[below + C_COUNT] != 0:
+                return True
+        return False
+
+    @cfunc
+    @exceptval(check=False)
+    def linear(self, call: p_longlong) -> longlong:
         """The linear address of the call's page; -1 if mem_map does not tell, -2 if it tells
         that the page is high."""
-        if self.base < 0 or self.flights[row + F_ARGUMENT] != A_PAGE:
+        if self.base < 0 or (call[F_WHAT] >> 8 & 255) != A_PAGE:
             return -1
-        offset: cython.longlong = self.flights[row + F_VALUE] - self.base
+        offset: longlong = call[F_VALUE] - self.base
         if offset < 0 or offset % self.struct_size:
             return -1
-        pfn: cython.longlong = offset // self.struct_size
+        pfn: longlong = offset // self.struct_size
         if pfn >= 1 << 24:
             return -1
         return self.page_offset + (pfn << 12) if pfn < self.max_low_pfn else -2
 
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def address(self, cpu: cython.longlong, depth: cython.longlong) -> cython.longlong:
-        """The window above *depth* others on a CPU."""
-        slot: cython.longlong = depth * self.incr + self.incr - 1
-        return self.first - ((slot + self.per_cpu * cpu) << 12)
-
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def was_lost(self, cpu: cython.longlong, since: cython.longlong) -> cython.bint:
-        """As Session.lost_since."""
-        return self.lost[cpu] > since or self.lost_any > since
-
-    @cython.cfunc
-    @cython.exceptval(check=False)
+    @cfunc
+    @inline
+    @exceptval(check=False)
     def usable(
         self,
-        stack: cython.longlong,
-        task: cython.longlong,
-        cpu: cython.longlong,
-        level: cython.longlong,
-        line: cython.longlong,
-    ) -> cython.bint:
+        i: Py_ssize_t,
+        stack: p_longlong,
+        context: p_longlong,
+        cpu: longlong,
+    ) -> bint:
         """Whether nothing odd is to be noted about a stack at an event on *cpu*."""
-        at: cython.longlong = stack * S_ROW
-        if self.stacks[at + S_STATE] == FREE:
-            self.stacks[at + S_DEPTH] = 0
-            self.stacks[at + S_KNOWN] = 0
-            self.stacks[at + S_CPU] = cpu
-            self.stacks[at + S_TOUCHED] = line
+        if stack[S_STATE] != PLAIN:
+            if stack[S_STATE] != FREE:
+                return False
+            stack[S_DEPTH] = stack[S_KNOWN] = 0
+            stack[S_CPU] = cpu
+            stack[S_TOUCHED] = self.c_line[i]
             return True
-        if self.stacks[at + S_STATE] != PLAIN:
+        if self.cpus[cpu * CPU_ROW + U_LOST] > stack[S_TOUCHED]:
             return False
-        if self.was_lost(cpu, self.stacks[at + S_TOUCHED]):
-            return False
-        depth: cython.longlong = self.stacks[at + S_DEPTH]
+        slot: longlong = stack[S_TOP]
         if self.local:
-            return depth == 0 or self.stacks[at + S_CPU] == cpu
-        _i: cython.longlong
-        slot: cython.longlong = stack * DEEP * W_ROW
-        if level == 0:
-            for _i in range(depth):
-                if self.windows[slot + W_LEVEL] == 0 and self.windows[slot + W_TASK] != task:
-                    return False
-                slot += W_ROW
+            return slot == 0 or stack[S_CPU] == cpu
+        while slot and context[C_LEVEL] == 0:
+            if (
+                self.windows[slot + W_TASK] != context[C_KEY]
+                and not self.windows[slot + W_FLAGS] & LEVELS
+            ):
+                return False
+            slot = self.windows[slot + W_BELOW]
         return True
 
-    @cython.cfunc
-    def unmaps(
-        self,
-        task: cython.longlong,
-        cpu: cython.longlong,
-        level: cython.longlong,
-        line: cython.longlong,
-        time: cython.longlong,
-        value: cython.longlong,
-    ) -> cython.bint:
-        """An unmap function was entered; False, with nothing changed, if it is not plain."""
-        context: cython.longlong = self.context(task, level)
-        at: cython.longlong = context * C_ROW
-        if self.contexts[at + C_STATE] != PLAIN or self.contexts[at + C_FLIGHTS]:
-            return False
-        page: cython.longlong = value & PAGE_MASK
-        key: cython.longlong = task if self.local else cpu
-        stack: cython.longlong = self.stack(key)
-        inside: cython.bint = self.last <= page <= self.first
-        plain: cython.bint = False
-        if inside:
-            plain = self.closes(stack, task, cpu, level, line, time, page)
-        else:
-            plain = self.low_unmap(stack, task, cpu, level, line, value)
-        if not plain:
-            return False
-        self.unmap_calls += 1
-        self.contexts[at + C_DONE] = 0
+    # Unmaps and switches.
+
+    @cfunc
+    @inline
+    @exceptval(-1)
+    def unmaps(self, i: Py_ssize_t, at: longlong, cpu: longlong) -> cython.int:
+        """An unmap function was entered; 0, with nothing changed, if it is not plain."""
+        context: p_longlong = _row(self.contexts, at)
+        page: longlong = cast(longlong, self.c_value[i]) & PAGE_MASK
+        place: longlong = context[C_HOME] if self.local else cpu * S_ROW
+        stack: p_longlong = _row(self.stacks, place)
+        if context[C_COUNT] != 0:
+            return 0
+        if page < self.last or page > self.first:
+            if not self.low_unmap(i, stack, context, cpu):
+                return 0
+        elif not self.closes(i, stack, context, cpu, page):
+            return 0
+        context[C_DONE] = 0
         if self.waiting:
             self.doubts.seen()
             self.waiting = False
-        return True
+        return 1
 
-    @cython.cfunc
-    @cython.exceptval(check=False)
+    @cfunc
+    @exceptval(check=False)
     def low_unmap(
         self,
-        stack: cython.longlong,
-        task: cython.longlong,
-        cpu: cython.longlong,
-        level: cython.longlong,
-        line: cython.longlong,
-        value: cython.longlong,
-    ) -> cython.bint:
+        i: Py_ssize_t,
+        stack: p_longlong,
+        context: p_longlong,
+        cpu: longlong,
+    ) -> bint:
         """An address in low memory that is no page of an open window does nothing."""
-        at: cython.longlong = stack * S_ROW
+        value: longlong = cast(longlong, self.c_value[i])
         if self.forced or not self.page_offset <= value < self.high_memory:
             return False
-        if not self.usable(stack, task, cpu, level, line):
+        if not self.usable(i, stack, context, cpu):
             return False
-        i: cython.longlong
-        if self.stacks[at + S_STATE] == PLAIN:
-            for i in range(self.stacks[at + S_DEPTH]):
-                if self.windows[(stack * DEEP + i) * W_ROW + W_PAGE] == value:
-                    return False
-        self.stacks[at + S_STATE] = PLAIN
-        self.stacks[at + S_CPU] = cpu
-        self.stacks[at + S_TOUCHED] = line
+        slot: longlong = stack[S_TOP]
+        while slot:
+            if self.windows[slot + W_PAGE] == value:
+                return False
+            slot = self.windows[slot + W_BELOW]
+        stack[S_STATE] = PLAIN
+        stack[S_CPU] = cpu
+        stack[S_TOUCHED] = self.c_line[i]
         self.low_unmaps += 1
         return True
 
-    @cython.cfunc
+    @cfunc
+    @inline
+    @exceptval(-1)
     def closes(
         self,
-        stack: cython.longlong,
-        task: cython.longlong,
-        cpu: cython.longlong,
-        level: cython.longlong,
-        line: cython.longlong,
-        time: cython.longlong,
-        page: cython.longlong,
-    ) -> cython.bint:
+        i: Py_ssize_t,
+        stack: p_longlong,
+        context: p_longlong,
+        cpu: longlong,
+        page: longlong,
+    ) -> cython.int:
         """The top window, by its own address, by its own task."""
-        at: cython.longlong = stack * S_ROW
-        if self.stacks[at + S_STATE] != PLAIN or self.stacks[at + S_DEPTH] == 0:
-            return False
-        if not self.usable(stack, task, cpu, level, line):
-            return False
-        depth: cython.longlong = self.stacks[at + S_DEPTH] - 1
-        slot: cython.longlong = (stack * DEEP + depth) * W_ROW
-        if page != self.address(cpu, depth):
-            return False
-        own: cython.bint = self.windows[slot + W_TASK] == task
-        if not self.local and self.windows[slot + W_LEVEL] == 0 and not own:
-            return False
-        self.stacks[at + S_DEPTH] = depth
-        self.stacks[at + S_CPU] = cpu
-        if level == 0:
-            self.stacks[at + S_KNOWN] = 1
-        self.stacks[at + S_TOUCHED] = line
-        self.cpu_stats[cpu * CPU_ROW + 1] += 1
-        self.closed(slot, line, time)
-        return True
+        slot: longlong = stack[S_TOP]
+        row: p_longlong = _row(self.cpus, cpu * CPU_ROW)
+        if stack[S_STATE] != PLAIN or slot == 0:
+            return 0
+        if not self.usable(i, stack, context, cpu):
+            return 0
+        if page != row[U_FIRST] - (stack[S_DEPTH] - 1) * self.apart:
+            return 0
+        own: bint = self.windows[slot + W_TASK] == context[C_KEY]
+        if not self.local and not own and not self.windows[slot + W_FLAGS] & LEVELS:
+            return 0
+        stack[S_CPU] = cpu
+        if context[C_LEVEL] == 0:
+            stack[S_KNOWN] = 1
+        stack[S_TOUCHED] = self.c_line[i]
+        row[U_UNMAPS] += 1
+        self.pop(stack)
+        return self.closed(slot, self.c_line[i], self.c_time[i])
 
-    @cython.cfunc
-    def leaves(
-        self, task: cython.longlong, cpu: cython.longlong, state: cython.longlong
-    ) -> cython.bint:
+    @cfunc
+    @exceptval(-1)
+    def leaves(self, i: Py_ssize_t, place: longlong, cpu: longlong) -> cython.int:
         """``sched_switch``: plain where the task that leaves holds nothing to speak of."""
-        what: cython.longlong = self.state_of(state)
-        if what == 3:
-            return False
-        stack: cython.longlong = self.stack(task if self.local else cpu)
-        at: cython.longlong = stack * S_ROW
-        if self.stacks[at + S_STATE] == AWAY:
-            return False
-        if self.stacks[at + S_STATE] == PLAIN:
-            if self.was_lost(cpu, self.stacks[at + S_TOUCHED]):
-                return False
-            if self.stacks[at + S_DEPTH] and (not self.local or what != 1):
-                return False
+        what: longlong = self.state_of(self.c_state[i])
+        at: longlong = self.places[place + P_STACK] if self.local else cpu * S_ROW
+        stack: p_longlong = _row(self.stacks, at)
+        if what == 3 or stack[S_STATE] == AWAY:
+            return 0
+        if stack[S_STATE] == PLAIN:
+            if self.cpus[cpu * CPU_ROW + U_LOST] > stack[S_TOUCHED]:
+                return 0
+            if stack[S_DEPTH] and (not self.local or what != 1):
+                return 0
         self.switches += 1
-        return True
+        return 1
 
-    @cython.cfunc
-    def state_of(self, number: cython.longlong) -> cython.longlong:
+    @cfunc
+    @exceptval(-1)
+    def state_of(self, number: longlong) -> longlong:
         """What a scheduler state means: 1 runnable, 2 asleep, 3 dead."""
         if number < 0:
             return 2
-        if number >= len(self.states):
-            self.states = _more(self.states, 2 * (number + 1))
+        if number >= self.state_count:
+            self.state_count = 2 * (number + 1)
+            self.states = self.grown("states", self.state_count)
         if not self.states[number]:
             text = self.strings[number]
             self.states[number] = 3 if text[:1] in ("X", "Z") else 1 if text[:1] == "R" else 2
@@ -877,35 +1001,62 @@ class Engine:
 
     # Statistics.
 
-    @cython.cfunc
+    @cfunc
+    @inline
+    @exceptval(-1)
     def opened(
         self,
-        cpu: cython.longlong,
-        comm: cython.longlong,
-        pid: cython.longlong,
-        depth: cython.longlong,
-    ) -> cython.void:
-        """As Recorder.opened."""
+        i: Py_ssize_t,
+        context: p_longlong,
+        cpu: p_longlong,
+        depth: longlong,
+    ) -> cython.int:
+        """As Recorder.opened, and the count of map calls."""
+        if context[C_COMM] != self.c_comm[i] or context[C_TASK] < 0:
+            self.task_row(context, self.c_comm[i], self.c_pid[i])
+        task: p_longlong = _row(self.task_stats, context[C_TASK])
+        task[0] += 1
+        if depth > task[1]:
+            task[1] = depth
+        cpu[U_MAPS] += 1
+        if depth > cpu[U_DEEPEST]:
+            cpu[U_DEEPEST] = depth
         self.depths[depth] += 1
-        if depth > self.cpu_stats[cpu * CPU_ROW + 2]:
-            self.cpu_stats[cpu * CPU_ROW + 2] = depth
-        row: cython.longlong = self.task_table.find((comm << 32) ^ (pid & LOW_32))
-        if row >= len(self.task_objects):
-            self.task_objects.append(self.recorder.task(f"{self.strings[comm]}-{pid}"))
-            if (row + 1) * TASK_ROW > len(self.task_stats):
-                self.task_stats = _more(self.task_stats, 2 * (row + 1) * TASK_ROW)
-        self.task_stats[row * TASK_ROW] += 1
-        if depth > self.task_stats[row * TASK_ROW + 1]:
-            self.task_stats[row * TASK_ROW + 1] = depth
+        return 1
 
-    @cython.cfunc
-    def caller_row(self, caller: cython.longlong, make: cython.bint) -> cython.longlong:
+    @cfunc
+    @exceptval(-1)
+    def task_row(self, context: p_longlong, comm: cython.int, pid: cython.int) -> cython.int:
+        """Find the row of a task's statistics."""
+        row = self.task_rows.get((comm, pid))
+        if row is None:
+            row = self.task_rows[comm, pid] = len(self.task_objects)
+            self.task_objects.append(self.recorder.task(f"{self.strings[comm]}-{pid}"))
+            if row >= self.task_room:
+                self.task_room *= 2
+                self.task_stats = self.grown("task_stats", self.task_room * TASK_ROW)
+        context[C_TASK] = row * TASK_ROW
+        context[C_COMM] = comm
+        return 1
+
+    @cfunc
+    @inline
+    @exceptval(-2)
+    def caller_row(self, caller: longlong, make: bint) -> longlong:
         """The row of a caller's statistics, -1 if it has none yet and none is to be made."""
-        number: cython.longlong = caller + 1
-        if number >= len(self.caller_rows):
-            self.caller_rows = _more(self.caller_rows, 2 * (number + 1))
-        if self.caller_rows[number]:
+        number: longlong = caller + 1
+        if number < self.caller_numbers and self.caller_rows[number]:
             return self.caller_rows[number] - 1
+        return self.new_caller(caller, make)
+
+    @cfunc
+    @exceptval(-2)
+    def new_caller(self, caller: longlong, make: bint) -> longlong:
+        """The same of a caller that has not been seen since it has one."""
+        number: longlong = caller + 1
+        if number >= self.caller_numbers:
+            self.caller_numbers = 2 * (number + 1)
+            self.caller_rows = self.grown("caller_rows", self.caller_numbers)
         found = self.recorder.caller(self.strings[caller], make)
         if found is None:
             return -1
@@ -914,80 +1065,84 @@ class Engine:
                 self.caller_rows[number] = row + 1
                 return row
         self.caller_objects.append(found)
-        count: cython.longlong = len(self.caller_objects)
+        count: longlong = len(self.caller_objects)
         if count > self.caller_room:
             self.caller_room *= 2
-            self.caller_stats = _more(self.caller_stats, self.caller_room * CALLER_ROW)
-            self.caller_holds = _more(self.caller_holds, self.caller_room * BUCKETS)
+            self.caller_stats = self.grown("caller_stats", self.caller_room * CALLER_ROW)
+            self.caller_holds = self.grown("caller_holds", self.caller_room * BUCKETS)
         self.caller_rows[number] = count
         return count - 1
 
-    @cython.cfunc
-    def called(self, caller: cython.longlong, depth: cython.longlong) -> cython.void:
+    @cfunc
+    @inline
+    @exceptval(-1)
+    def called(self, caller: longlong, depth: longlong) -> cython.int:
         """As Recorder.called."""
-        row: cython.longlong = self.caller_row(caller, True) * CALLER_ROW
-        self.caller_stats[row] += 1
-        if depth > self.caller_stats[row + 1]:
-            self.caller_stats[row + 1] = depth
+        row: longlong = self.caller_row(caller, True)
+        stats: p_longlong = _row(self.caller_stats, row * CALLER_ROW)
+        stats[0] += 1
+        if depth > stats[1]:
+            stats[1] = depth
+        return 1
 
-    @cython.cfunc
-    def closed(
-        self, slot: cython.longlong, line: cython.longlong, time: cython.longlong
-    ) -> cython.void:
+    @cfunc
+    @inline
+    @exceptval(-1)
+    def closed(self, slot: longlong, line: longlong, time: longlong) -> cython.int:
         """As Recorder.closed."""
-        held: cython.longlong = time - self.windows[slot + W_TIME]
+        window: p_longlong = _row(self.windows, slot)
+        held: longlong = time - window[W_TIME]
         if held < 0:
             held = 0
-        if self.sinks:
-            self.mapping(slot, line, time)
-        bucket: cython.longlong = fast_bucket(held)
-        self.holds[bucket] += 1
-        caller: cython.longlong = self.windows[slot + W_CALLER]
-        if caller < 0:
-            return
-        row: cython.longlong = self.caller_row(caller, False)
+        if self.mapping_room:
+            self.mapping(window, line, time)
+        bucket: longlong = fast_bucket(held)
+        row: longlong = -1
+        if window[W_CALLER] >= 0:
+            row = self.caller_row(window[W_CALLER], False)
         if row < 0:
-            return
+            self.holds[bucket] += 1
+            return 1
         self.caller_holds[row * BUCKETS + bucket] += 1
-        row *= CALLER_ROW
-        opened: cython.longlong = self.windows[slot + W_LINE]
-        longest: cython.longlong = self.caller_stats[row + 3]
-        at: cython.longlong = self.caller_stats[row + 4]
-        self.caller_stats[row + 2] += 1
-        self.caller_stats[row + 5] += held
-        if at == 0 or held > longest or (held == longest and opened < at):
-            self.caller_stats[row + 3] = held
-            self.caller_stats[row + 4] = opened
+        stats: p_longlong = _row(self.caller_stats, row * CALLER_ROW)
+        stats[4] += held
+        if held >= stats[2] and (held > stats[2] or stats[3] == 0 or window[W_LINE] < stats[3]):
+            stats[2] = held
+            stats[3] = window[W_LINE]
+        return 1
 
-    @cython.cfunc
-    def mapping(
-        self, slot: cython.longlong, line: cython.longlong, time: cython.longlong
-    ) -> cython.void:
+    @cfunc
+    @exceptval(-1)
+    def mapping(self, window: p_longlong, line: longlong, time: longlong) -> cython.int:
         """A row of MAPPING_COLUMNS."""
-        at: cython.longlong = self.mapping_count * MAPPING_ROW
-        self.mapping_rows[at] = self.windows[slot + W_LINE]
-        self.mapping_rows[at + 1] = self.windows[slot + W_TIME]
-        self.mapping_rows[at + 2] = line
-        self.mapping_rows[at + 3] = time
-        self.mapping_rows[at + 4] = self.windows[slot + W_CPU]
-        self.mapping_rows[at + 5] = self.windows[slot + W_PID]
-        self.mapping_rows[at + 6] = self.windows[slot + W_COMM]
-        self.mapping_rows[at + 7] = self.windows[slot + W_CALLER]
-        self.mapping_rows[at + 8] = self.windows[slot + W_ADDRESS]
-        self.mapping_rows[at + 9] = self.windows[slot + W_PAGE]
-        self.mapping_rows[at + 10] = self.windows[slot + W_ARGUMENT]
-        self.mapping_rows[at + 11] = self.windows[slot + W_DEPTH]
-        self.mapping_rows[at + 12] = 0
+        at: longlong = self.mapping_count * MAPPING_ROW
+        row: p_longlong = self.mapping_rows
+        row[at] = window[W_LINE]
+        row[at + 1] = window[W_TIME]
+        row[at + 2] = line
+        row[at + 3] = time
+        row[at + 4] = window[W_CPU]
+        row[at + 5] = window[W_PID]
+        row[at + 6] = window[W_COMM]
+        row[at + 7] = window[W_CALLER]
+        row[at + 8] = window[W_ADDRESS]
+        row[at + 9] = window[W_PAGE]
+        row[at + 10] = window[W_WHAT] & 255
+        row[at + 11] = window[W_DEPTH]
+        row[at + 12] = 0
         self.mapping_count += 1
-        if self.mapping_count == MAPPING_BATCH:
+        if self.mapping_count == self.mapping_room:
             self.hand_on()
+        return 0
 
     def hand_on(self) -> None:
         """Give the sinks what is collected."""
         if not self.mapping_count:
             return
-        rows = np.asarray(self.mapping_rows)[: self.mapping_count * MAPPING_ROW]
-        table = rows.reshape(-1, MAPPING_ROW)
+        import numpy as np  # here: without sinks nothing needs it
+
+        rows = np.frombuffer(self.owned["mapping_rows"], np.int64)
+        table = rows[: self.mapping_count * MAPPING_ROW].reshape(-1, MAPPING_ROW)
         columns = {
             name: table[:, index].astype(dtype)
             for index, (name, dtype) in enumerate(MAPPING_COLUMNS.items())
@@ -998,124 +1153,175 @@ class Engine:
 
     # What is not plain.
 
-    def slow(self, batch: Batch, i: int, kind: int, cpu: int) -> None:
+    def slow(self, i: int) -> None:
         """Let the reference judge event *i*, with the stack and the calls that it concerns."""
         event = self.event
-        for name in FIELDS:
-            setattr(event, name, getattr(batch, name)[i].item())
-        task = event.pid or -1 - event.cpu
+        values = [int(column[i]) for column in self.columns]
+        (event.line, event.time, event.cpu, event.pid, event.comm, event.kind, event.function,
+         event.argument, event.flags, event.value, event.prot, event.km_type, event.caller,
+         event.next_pid, event.next_comm, event.state) = values  # fmt: skip
         if self.mapping_count:
             self.hand_on()
-        key = task if self.local else event.cpu
-        valid = kind != K_LOST and 0 <= cpu <= self.max_cpu
+        kind, cpu, place = event.kind, event.cpu, -1
         if kind == K_LOST:
             self.give_all_contexts()
-        elif valid:
-            for level in range(4):
-                self.give_context(task, level)
-            self.give_stack(self.stack(key))
-            if not self.local and self.bridge.at_the_edge(key):
-                # The next window is the neighbour's: its entries have to be in the model.
-                self.give_all_stacks()
+        elif 0 <= cpu <= self.max_cpu:
+            first, last = self.first_ns, self.last_ns
+            self.first_ns, self.last_ns = first or event.time, max(last, event.time)
+            place = self.place_of(event.pid, cpu)
+            self.asked = event.function not in APART
+            if kind == K_SWITCH and self.idle(place, cpu):
+                # Most often a task that ends, and nothing that would be given.
+                self.asked = False
+                if self.local and event.pid and self.state_of(event.state) == 3:
+                    self.stacks[self.home(place * PLACE_ROW) + S_STATE] = FREE
+            if self.asked:
+                self.give(place, cpu)
         self.bridge.event(event)
         self.recorder.mappings.flush()
-        self.head = self.session.head
         self.waiting = bool(self.doubts)
         self.refresh_base()
         if kind == K_LOST:
-            self.note_loss(event.cpu, event.line)
-        elif valid:
-            self.take_back(task, key, event.cpu)
+            self.note_loss(cpu, event.line)
+        elif self.asked and 0 <= cpu <= self.max_cpu:
+            self.take_back(place, event.pid or -1 - cpu, cpu)
+        self.odd = self.session.head or self.unbounded
+
+    def idle(self, place: int, cpu: int) -> bool:
+        """Whether nothing of a task is under way, and its stack, or that of its CPU, is empty."""
+        at: longlong = place * PLACE_ROW
+        for level in range(4 if place >= 0 else 0):
+            context: p_longlong = _row(self.contexts, self.places[at + level])
+            if context[C_COUNT] or context[C_DONE]:  # row 0, which stands for none, has none
+                return False
+        where: longlong = self.home(at) if self.local and place >= 0 else cpu * S_ROW
+        stack: p_longlong = _row(self.stacks, where)
+        lost = self.cpus[cpu * CPU_ROW + U_LOST] > stack[S_TOUCHED]
+        plain = stack[S_STATE] == PLAIN and not stack[S_DEPTH] and not lost
+        return place >= 0 and (plain or stack[S_STATE] == FREE)
+
+    def ask_window(self, event: Event) -> Any:
+        """As Session.window_of_page, which a call of a permanent window's family may ask."""
+        if not self.asked:
+            self.asked = True
+            self.give(self.place_of(event.pid, event.cpu), event.cpu)
+        return self.window_of_page(event)
+
+    def give(self, place: int, cpu: int) -> None:
+        """What an event of a task on a CPU concerns becomes the reference's."""
+        at: longlong = place * PLACE_ROW
+        stack: longlong = -1
+        if place >= 0:
+            for level in range(4):
+                if self.places[at + level]:
+                    self.give_context(self.places[at + level])
+        if not self.local:
+            stack = cpu * S_ROW
+        elif place >= 0:
+            stack = self.home(at)
+        if stack >= 0:
+            self.give_stack(stack)
+        if not self.local and self.bridge.at_the_edge(cpu):
+            # The next window is the neighbour's: its entries have to be in the model.
+            self.give_all_stacks()
 
     def note_loss(self, cpu: int, line: int) -> None:
         """Stacks that were not touched since are judged by the reference next."""
-        if 0 <= cpu <= self.max_cpu:
-            self.lost[cpu] = line
-        elif cpu < 0:
-            self.lost_any = line
+        for one in range(self.max_cpu + 1):
+            if cpu == one or cpu < 0:
+                self.cpus[one * CPU_ROW + U_LOST] = line
 
-    def give_context(self, task: int, level: int) -> None:
+    def give_context(self, at: longlong) -> None:
         """Calls under way become the reference's."""
-        context: cython.longlong = self.context(task, level)
-        at: cython.longlong = context * C_ROW
-        if self.contexts[at + C_STATE] != PLAIN:
+        context: p_longlong = _row(self.contexts, at)
+        count: longlong = context[C_COUNT]
+        if count == AWAY:
             return
-        self.contexts[at + C_STATE] = AWAY
-        count: cython.longlong = self.contexts[at + C_FLIGHTS]
-        done: cython.longlong = self.contexts[at + C_DONE]
+        done: longlong = context[C_DONE]
+        stack: longlong = context[C_STACK]
+        first: longlong = at + C_FIRST
+        flights = [self.flight_row(first + i * F_ROW) for i in range(count)]
+        last = self.flight_row(first + (done - 1) * F_ROW) if done else ()
+        applied: bint = count > 0 and context[C_FIRST + F_PREDICTED] >= 0
+        context[C_COUNT] = AWAY
+        context[C_DONE] = 0
         if not count and not done:
             return
-        key: cython.longlong = self.contexts[at + C_STACK]
-        if done or (count and self.flights[context * 3 * F_ROW + F_APPLIED]):
-            self.give_stack(self.stack(key))
-        row: cython.longlong = context * 3 * F_ROW
-        flights = [self.flight_row(row + i * F_ROW) for i in range(count)]
-        last = self.flight_row(row + 2 * F_ROW) if done else ()
-        self.contexts[at + C_FLIGHTS] = 0
-        self.contexts[at + C_DONE] = 0
-        self.bridge.give_context(task, level, key, flights, last)
+        if done or applied:
+            self.give_stack(stack)
+        key, level = context[C_KEY], context[C_LEVEL]
+        self.bridge.give_context(key, level, self.stacks[stack + S_KEY], flights, last)
 
-    def flight_row(self, row: cython.longlong) -> tuple[int, ...]:
+    def flight_row(self, at: longlong) -> tuple[int, ...]:
         """A call as bridge.FlightRow."""
-        return tuple([self.flights[row + i] for i in range(F_ROW)])
+        return tuple([self.contexts[at + i] for i in range(F_ROW)])
 
     def give_all_contexts(self) -> None:
         """Every call under way becomes the reference's."""
-        for place in range(self.context_table.mask + 1):
-            row = self.context_table.rows[place] - 1
-            if 0 <= row < self.context_room and self.contexts[row * C_ROW + C_STATE] == PLAIN:
-                key = self.context_table.keys[place]
-                self.give_context(key >> 2, key & 3)
+        for row in range(1, self.context_count):
+            self.give_context(row * C_ROW)
 
-    def give_stack(self, stack: cython.longlong) -> None:
+    def give_stack(self, at: longlong) -> None:
         """A stack becomes the reference's, with the model in the same state."""
-        at: cython.longlong = stack * S_ROW
-        if self.stacks[at + S_STATE] == PLAIN:
+        stack: p_longlong = _row(self.stacks, at)
+        if stack[S_STATE] == PLAIN:
             rows = []
-            for i in range(self.stacks[at + S_DEPTH]):
-                slot: cython.longlong = (stack * DEEP + i) * W_ROW
-                rows.append(tuple([self.windows[slot + j] for j in range(W_ROW)]))
-            self.bridge.give_stack(
-                self.stacks[at + S_KEY],
-                bool(self.stacks[at + S_KNOWN]),
-                self.stacks[at + S_CPU],
-                self.stacks[at + S_TOUCHED],
-                rows,
-            )
-        self.stacks[at + S_STATE] = AWAY
+            while stack[S_TOP]:
+                slot = stack[S_TOP]
+                rows.append(tuple([self.windows[slot + i] for i in range(W_BELOW)]))
+                self.pop(stack)
+            known, cpu, touched = bool(stack[S_KNOWN]), stack[S_CPU], stack[S_TOUCHED]
+            self.bridge.give_stack(stack[S_KEY], known, cpu, touched, rows[::-1])
+        stack[S_STATE] = AWAY
 
     def give_all_stacks(self) -> None:
         """Every stack that holds windows becomes the reference's."""
-        for stack in range(min(self.stack_table.used, self.stack_room)):
-            at: cython.longlong = stack * S_ROW
+        for row in range(self.stack_count):
+            at: longlong = row * S_ROW
             if self.stacks[at + S_STATE] == PLAIN and self.stacks[at + S_DEPTH]:
-                self.give_stack(stack)
+                self.give_stack(at)
 
-    def take_back(self, task: int, key: int, cpu: int) -> None:
+    def take_back(self, place: int, task: int, cpu: int) -> None:
         """What is plain again after the reference's event comes back to the arrays."""
-        stack: cython.longlong = self.stack(key)
-        at: cython.longlong = stack * S_ROW
-        outside = self.bridge.leaves_own_slots(key)
+        outside = self.bridge.leaves_own_slots(task if self.local else cpu)
         if not self.local and outside:
             # From here on one CPU's calls may have changed another's entries.
             self.unbounded += 1
-        found = None if outside else self.bridge.take_stack(key)
-        if found is not None:
-            known, on_cpu, touched, rows = found
-            self.stacks[at + S_STATE] = PLAIN
-            self.stacks[at + S_DEPTH] = len(rows)
-            self.stacks[at + S_CPU] = on_cpu
-            self.stacks[at + S_KNOWN] = known
-            self.stacks[at + S_TOUCHED] = touched
-            for i, row in enumerate(rows):
-                slot: cython.longlong = (stack * DEEP + i) * W_ROW
-                for j, value in enumerate(row):
-                    self.windows[slot + j] = value
-        elif not self.bridge.has_stack(key):
-            self.stacks[at + S_STATE] = FREE
-        for level in range(4):
+        at: longlong = place * PLACE_ROW
+        context: longlong
+        if not self.local:
+            self.take_stack(cpu * S_ROW, outside)
+        elif place >= 0:
+            self.take_stack(self.home(at), outside)
+        for level in range(4 if place >= 0 else 0):
+            context = self.places[at + level]
             if self.bridge.take_context(task, level):
-                self.contexts[self.context(task, level) * C_ROW + C_STATE] = PLAIN
+                if context:
+                    self.contexts[context + C_COUNT] = 0
+            elif not context:
+                context = self.new_context(at, level, cpu)
+                self.contexts[context + C_COUNT] = AWAY
+
+    def take_stack(self, at: longlong, outside: bool) -> None:
+        """The same of one stack."""
+        stack: p_longlong = _row(self.stacks, at)
+        key = stack[S_KEY]
+        # Entries that another CPU's calls changed are in the model only.
+        found = None if outside or self.unbounded else self.bridge.take_stack(key)
+        if found is None:
+            if not self.bridge.has_stack(key):
+                stack[S_STATE] = FREE
+            return
+        known, cpu, touched, rows = found
+        stack[S_STATE] = PLAIN
+        stack[S_DEPTH] = stack[S_TOP] = 0
+        stack[S_KNOWN], stack[S_CPU], stack[S_TOUCHED] = known, cpu, touched
+        slot: longlong
+        i: longlong
+        for row in rows:
+            slot = self.push(stack)
+            for i in range(W_BELOW):
+                self.windows[slot + i] = row[i]
 
     # The end.
 
@@ -1129,9 +1335,8 @@ class Engine:
         session.last_unmap = max(session.last_unmap, self.last_unmap)
         verdict.first_ns, verdict.last_ns = self.first_ns, self.last_ns
         verdict.right += self.right
-        verdict.map_calls += self.map_calls
         verdict.low_maps += self.low_maps
-        verdict.unmap_calls += self.unmap_calls
+        verdict.unmap_calls += self.low_unmaps
         verdict.low_unmaps += self.low_unmaps
         verdict.switches += self.switches
         self._add_statistics()
@@ -1139,48 +1344,41 @@ class Engine:
 
     def _add_statistics(self) -> None:
         verdict = self.verdict
-        for cpu in range(self.max_cpu + 1):
-            maps, unmaps = self.cpu_stats[cpu * CPU_ROW], self.cpu_stats[cpu * CPU_ROW + 1]
-            if maps or unmaps:
-                stats = self.recorder.cpu(cpu)
-                stats.maps += maps
-                stats.unmaps += unmaps
-                stats.deepest = max(stats.deepest, self.cpu_stats[cpu * CPU_ROW + 2])
-        _add_counts(verdict.depths, self.depths, 0, DEEP + 1)
-        _add_counts(verdict.holds, self.holds, 0, BUCKETS)
+        for number in range(self.max_cpu + 1):
+            cpu: p_longlong = _row(self.cpus, number * CPU_ROW)
+            if cpu[U_MAPS] or cpu[U_UNMAPS]:
+                stats = self.recorder.cpu(number)
+                stats.maps += cpu[U_MAPS]
+                stats.unmaps += cpu[U_UNMAPS]
+                stats.deepest = max(stats.deepest, cpu[U_DEEPEST])
+                verdict.map_calls += cpu[U_MAPS]
+                verdict.unmap_calls += cpu[U_UNMAPS]
+        add_counts(verdict.depths, self.owned["depths"], 0, DEEP + 1)
+        add_counts(verdict.holds, self.owned["holds"], 0, BUCKETS)
         for row, task in enumerate(self.task_objects):
             task.maps += self.task_stats[row * TASK_ROW]
             task.deepest = max(task.deepest, self.task_stats[row * TASK_ROW + 1])
         for row, caller in enumerate(self.caller_objects):
-            at: cython.longlong = row * CALLER_ROW
+            at: longlong = row * CALLER_ROW
             caller.maps += self.caller_stats[at]
             caller.deepest = max(caller.deepest, self.caller_stats[at + 1])
-            caller.closed += self.caller_stats[at + 2]
-            caller.total_ns += self.caller_stats[at + 5]
-            if self.caller_stats[at + 4]:
-                caller.consider(self.caller_stats[at + 3], self.caller_stats[at + 4])
-            _add_counts(caller.holds, self.caller_holds, row * BUCKETS, BUCKETS)
+            caller.total_ns += self.caller_stats[at + 4]
+            if self.caller_stats[at + 3]:
+                caller.consider(self.caller_stats[at + 2], self.caller_stats[at + 3])
+            holds = self.owned["caller_holds"]
+            caller.closed += add_counts(caller.holds, holds, row * BUCKETS, BUCKETS)
+            add_counts(verdict.holds, holds, row * BUCKETS, BUCKETS)
 
 
-def columns_of(batch: Batch) -> tuple[Any, ...]:
-    """The columns that the loop reads: interpreted, as lists, whose numbers are Python's own."""
-    names = ("line", "time", "cpu", "pid", "comm", "kind", "function", "argument", "flags",
-             "value", "caller", "state")  # fmt: skip
-    if cython.compiled:
-        return tuple([getattr(batch, name) for name in names])
-    return tuple([getattr(batch, name).tolist() for name in names])
+APART = {*PERMANENT, Function.KMAP_FLUSH_UNUSED}
+"""Permanent windows have no part in the stacks and contexts of the temporary ones, unless the
+reference asks."""
 
 
-def _add_counts(counts: dict[int, int], more: array[int], start: int, length: int) -> None:
-    for index in range(length):
-        if more[start + index]:
-            counts[index] = counts.get(index, 0) + more[start + index]
-
-
-@cython.cfunc
-@cython.inline
-@cython.exceptval(check=False)
-def level_of(flags: cython.longlong) -> cython.longlong:
+@cfunc
+@inline
+@exceptval(check=False)
+def level_of(flags: longlong) -> longlong:
     """As state.level_of."""
     if flags & BIT_NMI:
         return 3
@@ -1189,15 +1387,21 @@ def level_of(flags: cython.longlong) -> cython.longlong:
     return 1 if flags & BIT_SOFT else 0
 
 
-@cython.cfunc
-@cython.inline
-@cython.exceptval(check=False)
-def fast_bucket(ns: cython.longlong) -> cython.longlong:
+@cfunc
+@inline
+@exceptval(check=False)
+def fast_bucket(ns: longlong) -> longlong:
     """As histogram.bucket_of."""
+    shift: longlong = 0
+    if cython.compiled and 32 <= ns < 1 << 30:
+        # Exponent and first five bits of a double are the bucket but for a constant.
+        number: cython.double = ns
+        bits: cython.ulonglong = 0
+        memcpy(cython.address(bits), cython.address(number), 8)
+        return cast(longlong, bits >> 47) - BUCKET_BIAS
     if ns < 64:
         return ns
-    shift: cython.longlong = 0
-    rest: cython.longlong = ns >> 6
+    rest: longlong = ns >> 6
     while rest:
         shift += 1
         rest >>= 1

@@ -12,20 +12,32 @@ from collections.abc import Sequence
 
 from highmem.replay.nesting import Nesting
 from highmem.replay.reference import Reference
-from highmem.replay.state import Event, InFlight, Knowledge, Stack, Window
-from highmem.trace.schema import Function
+from highmem.replay.state import Event, InFlight, Knowledge, Stack, Window, level_of, preempt_depth
+from highmem.trace.schema import (
+    FLAG_HARDIRQ,
+    FLAG_KNOWN,
+    FLAG_NMI,
+    FLAG_SOFTIRQ,
+    PREEMPT_SHIFT,
+    Function,
+)
 
-__all__ = ["MOST_PLAIN", "Bridge"]
+__all__ = ["NUMBERS", "Bridge"]
 
 MOST_PLAIN = 40
 """Windows that a stack of the engine can hold."""
+HIGH, FRAMED, RETURNED = 1 << 16, 1 << 8, 1 << 9
+NUMBERS = MOST_PLAIN, HIGH, FRAMED, RETURNED
+"""What the engine has to agree on."""
 
 WindowRow = tuple[int, ...]
-"""address, page, argument, described with frame, task key, level, line, time, cpu, pid, comm,
-depth, caller, preempt (-1: not recorded), returned"""
+"""address, page, what (its argument, FRAMED: described with its frame, RETURNED), task key, flags,
+line, time, cpu, pid, comm, depth, caller"""
 FlightRow = tuple[int, ...]
-"""function, line, time, value, argument, flags, cpu, applied, predicted (-1: none), depth, low,
-high, index of its window in the stack (-1: none), the address answered (-1: none), caller"""
+"""what (its function, its argument << 8, HIGH), line, time, value, flags, cpu, predicted (-1: the
+model has not done it, and what follows means nothing), depth, index of its window in the stack
+(-1: none), caller"""
+_LEVELS = (0, FLAG_SOFTIRQ, FLAG_HARDIRQ, FLAG_NMI)
 
 
 class Bridge:
@@ -56,24 +68,24 @@ class Bridge:
         knowledge = Knowledge.KNOWN if known else Knowledge.ASSUMED
         stack = Stack(key, knowledge, cpu, touched)
         kept = {window.line: window for window in self._kept.pop(key, ())}
-        stack.windows.extend(self._window(row, kept.get(row[6])) for row in rows)
+        stack.windows.extend(self._window(row, kept.get(row[5])) for row in rows)
         self._nesting.adopt_stack(stack)
 
     def _window(self, row: WindowRow, kept: Window | None) -> Window:
-        (address, page, argument, framed, task_key, level, line, time, cpu, pid, comm, depth,
-         caller, preempt, returned) = row  # fmt: skip
+        address, page, what, task_key, flags, line, time, cpu, pid, comm, depth, caller = row
+        argument, returned = what & 0xFF, bool(what & RETURNED)
         session = self._session
         if kept is not None and kept.address == address:
             kept.caller, kept.caller_number = session.strings[caller], caller
-            kept.depth, kept.returned = depth, bool(returned)
+            kept.depth, kept.returned = depth, returned
             return kept
         return Window(
             address,
-            session.memmap.describe(page, argument, framed=bool(framed)),
+            session.memmap.describe(page, argument, framed=bool(what & FRAMED)),
             page,
             task_key,
             f"{session.strings[comm]}-{pid}",
-            level,
+            level_of(flags),
             line,
             time,
             cpu,
@@ -83,8 +95,8 @@ class Bridge:
             depth=depth,
             caller=session.strings[caller],
             caller_number=caller,
-            preempt=None if preempt < 0 else preempt,
-            returned=bool(returned),
+            preempt=preempt_depth(flags),
+            returned=returned,
         )
 
     def take_stack(self, key: int) -> tuple[bool, int, int, list[WindowRow]] | None:
@@ -93,33 +105,35 @@ class Bridge:
         stack = self._nesting.find_stack(key)
         if stack is None or not self._plain(stack):
             return None
-        rows: list[WindowRow] = []
         kept = [window for window in stack.windows if window is not None]
         if kept:
             self._kept[key] = kept
-        for window in kept:
-            preempt = -1 if window.preempt is None else window.preempt
-            rows.append(
-                (
-                    window.address,
-                    window.page_value,
-                    window.argument,
-                    int("(frame" in window.page),
-                    window.task_key,
-                    window.level,
-                    window.line,
-                    window.time,
-                    window.cpu,
-                    window.pid,
-                    window.comm,
-                    window.depth,
-                    window.caller_number,
-                    preempt,
-                    int(window.returned),
-                )
-            )
+        rows = [self._row(window) for window in kept]
         self._nesting.release_stack(stack)
         return stack.knowledge is Knowledge.KNOWN, stack.cpu, stack.touched, rows
+
+    @staticmethod
+    def _row(window: Window) -> WindowRow:
+        what = window.argument
+        what |= FRAMED if "(frame" in window.page else 0
+        what |= RETURNED if window.returned else 0
+        flags = _LEVELS[window.level]
+        if window.preempt is not None:
+            flags |= FLAG_KNOWN | window.preempt << PREEMPT_SHIFT
+        return (
+            window.address,
+            window.page_value,
+            what,
+            window.task_key,
+            flags,
+            window.line,
+            window.time,
+            window.cpu,
+            window.pid,
+            window.comm,
+            window.depth,
+            window.caller_number,
+        )
 
     @staticmethod
     def _plain(stack: Stack) -> bool:
@@ -160,37 +174,35 @@ class Bridge:
         for row in flights:
             made.append(self._flight(row, stack, made[-1] if made else None))
         last = self._flight(done, stack, None) if done else None
+        if last is not None:
+            last.answer = last.predicted
         self._flights.adopt_context(task_key, level, made, last)
 
     @staticmethod
     def _flight(row: FlightRow, stack: Stack | None, outer: InFlight | None) -> InFlight:
-        (function, line, time, value, argument, flags, cpu, applied, predicted, depth, low, high,
-         index, answer, caller) = row  # fmt: skip
-        window = None
-        if stack is not None and 0 <= index < len(stack.windows):
-            window = stack.windows[index]
-            if window is not None and window.line != line:
-                window = None  # its own was closed since; another is in its place
-        return InFlight(
-            Function(function),
+        what, line, time, value, flags, cpu, predicted, depth, index, caller = row
+        flight = InFlight(
+            Function(what & 0xFF),
             line,
             time,
             value,
-            argument,
+            what >> 8 & 0xFF,
             0,
             -1,
             flags,
             cpu,
-            applied=bool(applied),
-            predicted=None if predicted < 0 else predicted,
-            window=window,
-            depth=depth,
-            low=bool(low),
-            high=bool(high),
+            high=what >= HIGH,
             outer=outer,
-            caller=caller,
-            answer=None if answer < 0 else answer,
         )
+        if predicted < 0:
+            return flight
+        flight.applied, flight.predicted = True, predicted
+        flight.depth, flight.low, flight.caller = depth, index < 0, caller
+        if stack is not None and 0 <= index < len(stack.windows):
+            window = stack.windows[index]
+            # Its own may be closed by now, and another in its place.
+            flight.window = window if window is not None and window.line == line else None
+        return flight
 
     def take_context(self, task_key: int, level: int) -> bool:
         """Whether nothing is under way there, so that the engine can have it back."""

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from math import gcd
+from typing import TYPE_CHECKING
 
-import numpy as np
-
+from highmem.compiled import load
 from highmem.errors import UsageError
 from highmem.kernel.layout import Layout
 from highmem.kernel.profile import FAMILIES, Era, Profile, builtin_profiles, make_profile
-from highmem.trace.schema import SYMBOLS, Argument, Batch, Function, Kind
+from highmem.trace.schema import SYMBOLS, Batch, Function
+
+if TYPE_CHECKING:
+    from highmem.replay._evidence import Gatherer
+else:
+    Gatherer = load("highmem.replay._evidence").Gatherer
 
 __all__ = ["Evidence", "detect"]
 
@@ -65,51 +69,33 @@ class Evidence:
     pages_apart: int = 0
     """Greatest common divisor of the distances between struct pages."""
     a_page: int = 0
+    _gatherer: Gatherer = field(default_factory=Gatherer)
+    _unsettled: bool = False
 
     def add(self, batch: Batch) -> None:
-        """Take in the events of *batch*."""
-        self.functions.update(int(f) for f in set(batch.function.tolist()))
-        if len(batch):
-            self.max_cpu = max(self.max_cpu, int(batch.cpu.max()))
-            self.typed = self.typed or bool((batch.km_type >= 0).any())
-        returns = batch.kind == Kind.MAP_RETURN
-        columns = zip(
-            batch.function[returns].tolist(),
-            batch.cpu[returns].tolist(),
-            batch.value[returns].tolist(),
-            strict=True,
-        )
-        for function, cpu, value in columns:
-            if function == Function.KMAP_HIGH:
-                self.permanent.add(value)
-            elif function in _TEMPORARY_RETURNS:
-                self._add_window(cpu, value & 0xFFFFF000)
-        if self.typed:
-            unmaps = (batch.kind == Kind.UNMAP) & (batch.km_type >= 0)
-            columns = zip(
-                batch.cpu[unmaps].tolist(),
-                batch.km_type[unmaps].tolist(),
-                batch.value[unmaps].tolist(),
-                strict=True,
-            )
-            for cpu, km_type, value in columns:
-                if value & 0xFFFFF000 >= _LOWEST_WINDOW:
-                    self.types.add((cpu, km_type, value & 0xFFFFF000))
-        pages = batch.value[(batch.kind == Kind.MAP) & (batch.argument == Argument.PAGE)]
-        if len(pages):
-            self.a_page = self.a_page or int(pages[0])
-            apart = np.gcd.reduce(np.abs(pages.astype(np.int64) - self.a_page))
-            self.pages_apart = gcd(self.pages_apart, int(apart))
-        frames = batch.value[(batch.kind == Kind.MAP) & (batch.argument == Argument.PFN)]
-        if len(frames):
-            self._widen(self.pfns, int(frames.min()), int(frames.max()))
+        """Take in the events of *batch*; :meth:`settle` makes use of them."""
+        self._gatherer.add(batch)
+        self._unsettled = True
 
-    def _add_window(self, cpu: int, page: int) -> None:
-        # Windows lie in the last megabytes, linear addresses never reach them.
-        if page >= _LOWEST_WINDOW:
-            self.windows[cpu, page] = self.windows.get((cpu, page), 0) + 1
-        else:
-            self._widen(self.linear, page, page)
+    def settle(self) -> Evidence:
+        """Say what the events showed."""
+        found = self._gatherer
+        found.settle()
+        self._unsettled = False
+        self.functions, self.permanent = found.functions, found.permanent
+        self.max_cpu, self.typed = found.max_cpu, found.typed
+        self.a_page, self.pages_apart = found.a_page, found.pages_apart
+        self.types = {use for use in found.types if use[2] >= _LOWEST_WINDOW}
+        if found.frames is not None:
+            self._widen(self.pfns, *found.frames)
+        self.windows = {}
+        for (function, cpu, page), count in found.windows.items():
+            # Windows lie in the last megabytes, linear addresses never reach them.
+            if page >= _LOWEST_WINDOW and function in _TEMPORARY_RETURNS:
+                self.windows[cpu, page] = self.windows.get((cpu, page), 0) + count
+            elif function in _TEMPORARY_RETURNS:
+                self._widen(self.linear, page, page)
+        return self
 
     @staticmethod
     def _widen(bounds: set[int], low: int, high: int) -> None:
@@ -120,6 +106,8 @@ class Evidence:
     @property
     def ram(self) -> int:
         """Enough RAM for every frame seen, and at least 2 GiB."""
+        if self._unsettled:
+            self.settle()
         top = (max(self.pfns) + 1) << 12 if self.pfns else 0
         return max(_DEFAULT_RAM, -(-top // (64 << 20)) * (64 << 20))
 
@@ -144,6 +132,11 @@ def _misfit(profile: Profile, evidence: Evidence) -> str:
     for cpu, address in evidence.windows:
         if why := _misplaced(profile, layout, cpu, address):
             return why
+    return _misfit_elsewhere(profile, layout, evidence)
+
+
+def _misfit_elsewhere(profile: Profile, layout: Layout, evidence: Evidence) -> str:
+    """The same without a look at the temporary windows."""
     for address in evidence.permanent:
         # Low pages that go through kmap() keep their linear address.
         if not layout.is_pkmap(address) and not layout.is_lowmem(address):
@@ -167,6 +160,34 @@ def _misplaced(profile: Profile, layout: Layout, cpu: int, address: int) -> str:
     if guarded and slot % 2 == 0:
         return f"window {address:#x} is a guard slot"
     return ""
+
+
+def _astray(evidence: Evidence) -> list[Profile]:
+    """Built-in profiles that fit but for windows beyond those of their CPU: an unmap too many or
+    a map too many moves the index out of them, which only debug options forbid."""
+    fitting = []
+    for profile in builtin_profiles().values():
+        if profile.family not in evidence.families() or profile.debug_highmem:
+            continue
+        if profile.era is Era.TYPED or evidence.max_cpu >= profile.nr_cpus:
+            continue
+        layout = profile.layout(evidence.ram)
+        home = _at_home(profile, layout, evidence.windows)
+        if home and not _misfit_elsewhere(profile, layout, evidence):
+            fitting.append(profile)
+    return fitting
+
+
+def _at_home(profile: Profile, layout: Layout, windows: Iterable[tuple[int, int]]) -> bool:
+    """Whether each CPU was given its own first window too, and none further off than another
+    CPU's worth of windows."""
+    per_cpu = profile.windows_per_cpu
+    slots: dict[int, set[int]] = {}
+    for cpu, address in windows:
+        slots.setdefault(cpu, set()).add(layout.window_address(cpu, 0) - address >> 12)
+    return all(
+        0 in own and -per_cpu <= min(own) <= max(own) < 2 * per_cpu for own in slots.values()
+    )
 
 
 def _anchored(profile: Profile, evidence: Evidence) -> bool:
@@ -229,6 +250,7 @@ def detect(batches: Iterable[Batch]) -> tuple[Profile, Evidence, str]:
     evidence = Evidence()
     for batch in batches:
         evidence.add(batch)
+    evidence.settle()
     fitting: list[Profile] = []
     anchored: list[Profile] = []
     first_misfit = ""
@@ -240,7 +262,7 @@ def detect(batches: Iterable[Batch]) -> tuple[Profile, Evidence, str]:
             (anchored if _anchored(profile, evidence) else fitting).append(profile)
         elif not first_misfit:
             first_misfit = f"{profile.name}: {why}"
-    fitting = anchored or fitting
+    fitting = anchored or fitting or _astray(evidence)
     if not fitting:
         raise UsageError(
             f"no known kernel fits this recording ({first_misfit}); say which with --profile"

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 
+from highmem.replay.kunmaps import OOPS_NS
 from highmem.replay.session import Session, task_key
 from highmem.replay.state import Event, InFlight, level_of
 from highmem.trace.schema import FLAG_KNOWN, Argument, Function, Kind
@@ -332,7 +333,15 @@ class Flights:
 
     def end(self) -> None:
         """The recording ended: calls under way stay so."""
+        session = self._session
+        last = max(session.last_return, session.last_unmap)
+        for (task, _), context in self._contexts.items():
+            flight = context.flights[-1] if context.flights else None
+            if flight is None or flight.applied or flight.unsure or flight.line < last:
+                continue
+            if session.verdict.last_ns - flight.time < OOPS_NS:
+                session.broke_off(task, flight)
         calls = [f for c in self._contexts.values() for f in c.flights]
         left = sum(1 for f in calls if f.outer is None and not f.unsure)
         if left:
-            self._session.recorder.count("map calls under way when the recording ended", left)
+            session.recorder.count("map calls under way when the recording ended", left)

@@ -6,9 +6,9 @@ a percentile is the bucket's upper end, so it is at most 3.2 % too high.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-__all__ = ["bucket_of", "percentile", "upper_end"]
+__all__ = ["add_counts", "bucket_of", "percentile", "upper_end"]
 
 _SUB_BITS = 5
 
@@ -38,3 +38,12 @@ def percentile(counts: Mapping[int, int], share: float) -> int:
         if seen >= wanted:
             return upper_end(bucket)
     return 0
+
+
+def add_counts(counts: dict[int, int], more: Sequence[int], start: int, length: int) -> int:
+    """Add *length* numbers of *more* to the counts of 0 and up; their sum."""
+    part = more[start : start + length]
+    for index, count in enumerate(part):
+        if count:
+            counts[index] = counts.get(index, 0) + count
+    return sum(part)

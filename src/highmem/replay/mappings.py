@@ -7,30 +7,30 @@ need not hold them all.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from highmem.kernel.layout import Layout
 from highmem.trace.schema import Strings
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
 __all__ = ["MAPPING_COLUMNS", "LayoutSink", "MappingBuilder", "MappingSink", "Mappings"]
 
-MAPPING_COLUMNS: dict[str, npt.DTypeLike] = {
-    "open_line": np.int64,
-    "open_ns": np.int64,
-    "close_line": np.int64,
-    "close_ns": np.int64,
-    "cpu": np.int32,
-    "pid": np.int32,
-    "comm": np.int32,
-    "caller": np.int32,
-    "address": np.uint64,
-    "page": np.uint64,
-    "argument": np.uint8,
-    "depth": np.int16,
-    "permanent": np.uint8,
+MAPPING_COLUMNS: dict[str, str] = {
+    "open_line": "int64",
+    "open_ns": "int64",
+    "close_line": "int64",
+    "close_ns": "int64",
+    "cpu": "int32",
+    "pid": "int32",
+    "comm": "int32",
+    "caller": "int32",
+    "address": "uint64",
+    "page": "uint64",
+    "argument": "uint8",
+    "depth": "int16",
+    "permanent": "uint8",
 }
 """``open_*`` and ``close_*`` are the map's entry and the unmap (line or event number, and
 nanoseconds; close_line 0 and close_ns -1 where it stayed open; of a window that another's
@@ -87,6 +87,8 @@ class MappingBuilder:
         """Hand on what is collected."""
         if not self._rows:
             return
+        import numpy as np  # here: without sinks nothing needs it
+
         values = zip(*self._rows, strict=True)
         columns = {
             name: np.array(column, dtype)

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from highmem.kernel.bug import KernelBug
 from highmem.replay.driver import Driver, LocalDriver, make_driver
+from highmem.replay.kunmaps import OOPS_NS
 from highmem.replay.lowmem import judge_low, low_page
+from highmem.replay.mapbugs import MapBugs
+from highmem.replay.outside import Outside
 from highmem.replay.session import Session, task_key
 from highmem.replay.state import (
     Event,
@@ -22,6 +25,7 @@ from highmem.replay.state import (
     level_of,
 )
 from highmem.replay.unmaps import Unmaps
+from highmem.trace.schema import Kind
 
 __all__ = ["Nesting"]
 
@@ -32,7 +36,16 @@ _UNKNOWN = "before the first complete call, or after a loss"
 class Nesting:
     """The temporary windows of one recording."""
 
-    __slots__ = ("_driver", "_limit", "_local", "_session", "_stacks", "_unmaps")
+    __slots__ = (
+        "_bugs",
+        "_driver",
+        "_limit",
+        "_local",
+        "_outside",
+        "_session",
+        "_stacks",
+        "_unmaps",
+    )
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -41,6 +54,9 @@ class Nesting:
         self._limit = session.profile.depth_limit
         self._stacks: dict[int, Stack] = {}
         self._unmaps = Unmaps(session, self._driver, self._stacks)
+        self._outside = Outside(session, self._driver)
+        self._bugs = MapBugs(session, self._driver, self._stacks)
+        session.window_of_page = self._unmaps.window_of_page
 
     # Stacks.
 
@@ -53,11 +69,32 @@ class Nesting:
             stack = self._stacks[key] = Stack(key, Knowledge.ASSUMED, event.cpu)
             stack.touched = event.line
         lost = self._session.lost_since(event.cpu, stack.touched)
-        if not fits or lost or self._session.head or stack.doomed:
+        goes_on = stack.doomed and stack.doomed_by == task_key(event)
+        if goes_on and self._below_first(event):
+            self._doom(stack, [])
+            stack.dying = True
+        if not fits or lost or self._session.head or goes_on:
             self._forget(stack, "events lost" if lost else "")
         stack.touched = event.line
         stack.cpu = event.cpu
         return stack
+
+    def _below_first(self, event: Event) -> bool:
+        """Local era: a window is handed out below the CPU's first, as after the BUG of an unmap
+        too many, whose index stays at -1 while a user task gives its memory back."""
+        first = self._session.layout.window_address(event.cpu, 0)
+        map_returned = event.kind == Kind.MAP_RETURN and event.value == first + 0x1000
+        return self._local is not None and map_returned
+
+    def _doom(self, stack: Stack, held: list[Window]) -> None:
+        """The task is seen to have hit the BUG, while it *held* windows."""
+        for suspicion in stack.suspicions:
+            suspicion.report(True)
+            # What it held when the BUG killed it stays open for that reason.
+            if stack.doomed:
+                self._session.explained.update(window.line for window in held)
+        stack.suspicions.clear()
+        stack.doomed = False
 
     def find_stack(self, key: int) -> Stack | None:
         """The stack of that number, if there is one."""
@@ -120,6 +157,8 @@ class Nesting:
             if actual is None and flight.predicted is None:
                 self._perhaps(event)
             return
+        if actual is None and self._doomed_again(event):
+            return
         stack = self.stack(event)
         if stack.suspicions and actual is not None:
             self._resolve(stack, event, actual)
@@ -136,6 +175,15 @@ class Nesting:
             flight.why_not = "the model says that the kernel hits a BUG here"
         for suspicion in stack.suspicions:
             suspicion.other_depth += 1
+
+    def _doomed_again(self, event: Event) -> bool:
+        """A task that hit a BUG while it was mapping enters another call and does not return: on
+        its way out it hits the same BUG, as its index is where it was."""
+        key = self._driver.key(event.cpu, task_key(event))
+        stack = self._stacks.get(key)
+        if stack is None or not stack.doomed or stack.doomed_by != task_key(event):
+            return False
+        return stack.all_returned()
 
     def _inferred(self, stack: Stack, event: Event, actual: int) -> bool:
         """Whether the top window, of which nothing but its slot is known, is the one of this call:
@@ -170,54 +218,14 @@ class Nesting:
         try:
             address = self._driver.map(pfn, session.kernel.kmap_prot)
         except KernelBug as error:
-            self._map_bug(flight, stack, event, error)
+            self._bugs.hit(flight, stack, event, error)
             return None
         flight.window = window = session.window(flight, event, address)
         stack.windows.append(window)
         flight.depth = depth = len(stack.windows)
         if depth == self._limit + 1:
-            self._too_deep(stack, event, window, depth)
+            self._bugs.too_deep(stack, event, window, depth)
         return address
-
-    def _too_deep(self, stack: Stack, event: Event, window: Window, depth: int) -> None:
-        """Stack era without DEBUG_HIGHMEM: nothing bounds the index."""
-        session = self._session
-        where = session.recorder.where(event, window.address)
-        evidence = tuple(w.describe() for w in stack.windows[-3:] if w)
-        what = (
-            f"{depth} windows are open at once on CPU {event.cpu}, which has {self._limit}; this "
-            f"one is the first of CPU {event.cpu + 1}"
-        )
-
-        def confirm() -> None:
-            session.recorder.find(
-                "too-deep", where, what, "nothing: this kernel has no bound here", evidence
-            )
-
-        session.unmap_doubts.wait(
-            confirm, lambda: session.recorder.count("deep nesting after the last unmap event")
-        )
-
-    def _map_bug(self, flight: InFlight, stack: Stack, event: Event, error: KernelBug) -> None:
-        """The model hits a BUG: true if the task shows no further call."""
-        session = self._session
-        rule = "busy-entry" if "pte_none" in error.splat.condition else "too-deep"
-        page = session.memmap.describe(flight.value, flight.argument)
-        what = f"mapping {page} " + (
-            "finds the entry of its slot in use"
-            if rule == "busy-entry"
-            else f"needs a slot more than the {self._limit} there are"
-        )
-        evidence = tuple(w.describe() for w in stack.windows[-3:] if w)
-        where = session.recorder.entered(flight, event)
-        words = session.words.bug(error)
-
-        def report(certain: bool) -> None:
-            session.recorder.find(rule, where, what, words, evidence, certain=certain)
-
-        stack.doomed = True
-        stack.suspicions.append(Suspicion(0, event.line, report))
-        self._driver.recover(mapping=True)
 
     def judge(self, flight: InFlight, event: Event) -> None:
         """Compare the recorded address with the prediction."""
@@ -314,11 +322,13 @@ class Nesting:
         """An unmap function was entered."""
         self._session.unmap_doubts.seen()
         stack = self.stack(event)
+        if stack.dying:
+            return
         self._note_other_task(stack, event)
         if self._session.layout.is_window(event.value & PAGE_MASK):
             self._unmaps.window(event, stack)
         else:
-            self._unmaps.outside(event, stack)
+            self._outside.unmap(event, stack)
 
     def switch(self, event: Event, dead: bool) -> None:
         """``sched_switch``: what does the task that leaves, maybe for ever, still hold?"""
@@ -339,25 +349,33 @@ class Nesting:
             for window in held:
                 if window.level == 0:
                     window.switched_line = window.switched_line or event.line
-        elif not self._session.strings[event.state].startswith("R"):
+        elif not dead and not self._session.strings[event.state].startswith("R"):
             for window in held:
                 self._unmaps.slept(window, event)
         if dead:
             if self._local or stack.doomed:
-                for suspicion in stack.suspicions:
-                    suspicion.report(True)
-                stack.suspicions.clear()
+                self._doom(stack, held)
             for window in held:
                 self._unmaps.leaked(window, event, "its task ended")
                 if self._local is None:
                     stack.windows[stack.windows.index(window)] = None
 
+    def _ends_it(self, suspicion: Suspicion, end_ns: int) -> bool:
+        """Whether the recording breaks off at a call at which the model hits a BUG: an oops turns
+        tracing off (oops_enter(), kernel/panic.c), unless it goes to an instance of its own."""
+        last = max(self._session.last_unmap, self._session.last_return)
+        return suspicion.line >= last and end_ns - suspicion.time < OOPS_NS
+
     def finish(self, end_ns: int) -> None:
         """The recording is over: suspicions, and windows still open."""
         session = self._session
+        doomed = sum(bool(stack.suspicions) for stack in self._stacks.values()) == 1
         for stack in self._stacks.values():
             for suspicion in stack.suspicions:
-                if suspicion.line < session.last_return:
+                whole = doomed and stack.doomed and stack.all_returned()
+                ends = whole and self._ends_it(suspicion, end_ns)
+                seen = suspicion.line < session.last_return and not suspicion.needs_death
+                if ends or seen:
                     suspicion.report(False)
                 else:
                     session.recorder.count("calls not judged: the recording ends")

@@ -6,12 +6,10 @@ learned as it shows: a page that comes back in a window never seen was there alr
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 from highmem.findings import Where
 from highmem.kernel.bug import KernelBug, KernelDeadlock
 from highmem.kernel.pages import Page
+from highmem.replay.kunmaps import Kunmaps
 from highmem.replay.lowmem import judge_low, low_page
 from highmem.replay.session import Session, task_key
 from highmem.replay.state import Event, InFlight, Window
@@ -19,20 +17,12 @@ from highmem.replay.state import Event, InFlight, Window
 __all__ = ["Permanent"]
 
 
-@dataclass(slots=True, eq=False)
-class _Complaint:
-    """A kunmap at which the model hits a BUG: true if its task shows no further call."""
-
-    line: int
-    report: Callable[[bool], None]
-
-
 class Permanent:
     """The permanent windows of one recording."""
 
     __slots__ = (
-        "_complaints",
         "_from_before",
+        "_kunmaps",
         "_last_sure",
         "_last_unmap",
         "_model",
@@ -56,7 +46,8 @@ class Permanent:
         self._last_unmap = 0
         """The last kunmap event: after it the probe may be off."""
         self._owners: dict[int, list[Window]] = {}
-        self._complaints: dict[int, _Complaint] = {}
+        self._kunmaps = Kunmaps(session)
+        session.permanent_at = self._owner_at
         self._sleepers: dict[int, tuple[Where, str]] = {}
         """Tasks that entered kmap() while all windows had users: where, and for which page."""
         session.verdict.permanent.size = session.layout.LAST_PKMAP
@@ -113,7 +104,7 @@ class Permanent:
         session = self._session
         flight.applied = True
         session.verdict.map_calls += 1
-        self._alive(event)
+        self._kunmaps.alive(event)
         if self._sleepers.pop(task_key(event), None) is not None:
             session.recorder.count("calls not judged: events are missing")
         if not flight.high and low_page(flight, actual, session):
@@ -123,6 +114,11 @@ class Permanent:
         flight.depth = 1
         session.verdict.permanent.maps += 1
         session.verdict.permanent.reused += known is not None
+        if known is not None and actual is not None and self._flushed_unseen(known, actual):
+            flight.why_not = "kmap_flush_unused() was not recorded"
+            session.recorder.count("flushes of permanent windows that were not recorded")
+            self._model.kmap_flush_unused()
+            known = None
         if known is None and actual is not None and not self._expected(actual):
             flight.why_not = "permanent windows from before the recording"
             self._place(page, actual)
@@ -161,16 +157,32 @@ class Permanent:
             return False
         return nr in self._seen or nr == self._peek()
 
-    def _peek(self) -> int:
-        """The window that the model's search would hand out now."""
+    def _peek(self, *, flushed: bool = False) -> int:
+        """The window that the model's search would hand out now, or after unused ones are
+        *flushed*."""
         count, size = self._model.pkmap_count, self._session.layout.LAST_PKMAP
-        wrapped = 0
+        wrapped = int(flushed)
         for step in range(1, 2 * size):
             nr = (self._model.last_pkmap_nr + step) % size
             wrapped = wrapped or nr == 0
             if count[nr] == 0 or (wrapped and count[nr] == 1):
                 return nr
         return -1
+
+    def _flushed_unseen(self, known: int, actual: int) -> bool:
+        """Whether a page left the window *known* for *actual* because unused windows were flushed,
+        as module loading does (change_page_attr): without a probe on it that does not show."""
+        layout = self._session.layout
+        if (
+            self._session.verdict.permanent.flushes
+            or actual == known
+            or not layout.is_pkmap(actual)
+        ):
+            return False
+        if not self._session.profile.features.has_kmap_flush_unused:
+            return False
+        unused = self._model.pkmap_count[layout.pkmap_nr(known)] == 1
+        return unused and layout.pkmap_nr(actual) == self._peek(flushed=True)
 
     def _place(self, page: Page, actual: int) -> None:
         """*page* had window *actual* before the recording, or took it past windows that were in
@@ -227,21 +239,18 @@ class Permanent:
         session = self._session
         session.verdict.permanent.unmaps += 1
         self._last_unmap = event.line
-        self._alive(event)
+        self._kunmaps.alive(event)
         if self._sleepers:
             self._woken()
         if session.layout.is_pkmap(event.value) or session.layout.is_window(event.value):
-            self._address_not_page(event)
+            self._kunmaps.address_not_page(event, self._owner_at(event.value))
             return
         page = self._pages.get(event.value)
         address = session.kernel.page_address(page) if page is not None else None
         if page is None or address is None:
-            session.recorder.count("kunmap of pages whose kmap was not recorded")
+            self._unmapped(event)
             return
         nr = session.layout.pkmap_nr(address)
-        if nr in self._from_before and not self._owners.get(nr):
-            session.recorder.count("kunmap of pages whose kmap was not recorded")
-            return
         owners = self._owners.get(nr, [])
         mine = next((w for w in reversed(owners) if w.task_key == task_key(event)), None)
         window = mine or (owners[-1] if owners else None)
@@ -252,34 +261,33 @@ class Permanent:
             self._model.kunmap_high(page)
         except KernelBug as error:
             self._model.pkmap_count[nr] = 1
-            self._complain(event, session.words.bug(error))
+            words = session.words.bug(error)
+            # What was mapped before the recording may have more users than were recorded.
+            self._kunmaps.complain(event, words, sure=nr not in self._from_before)
 
-    def _address_not_page(self, event: Event) -> None:
+    def _unmapped(self, event: Event) -> None:
+        """kunmap of a page that is in no permanent window, as far as was recorded."""
         session = self._session
-        session.recorder.find(
-            "address-not-page",
-            session.recorder.where(event, event.value),
-            f"kunmap() is given the address {event.value:#010x} instead of the page",
-            "reads page flags from inside the window's data: nothing, or BUG in kunmap_high()",
-            (f"line {event.line}: {session.recorder.task_name(event)} calls kunmap()",),
-        )
+        try:
+            self._model.kunmap_high(self._page(event.value))
+            return
+        except KernelBug as error:
+            words = session.words.bug(error)
+        window = session.window_of_page(event)
+        if window is not None:
+            self._kunmaps.mismatched(event, window, words)
+        elif session.head:
+            session.recorder.count("kunmap of pages whose kmap was not recorded")
+        else:
+            self._kunmaps.complain(event, words, sure=False)
 
-    def _complain(self, event: Event, words: str) -> None:
-        session = self._session
-        where = session.recorder.where(event)
-        page = session.memmap.describe(event.value, event.argument)
-        evidence = (f"line {event.line}: {where.task} unmaps {page}, which has no users",)
-
-        def report(certain: bool) -> None:
-            what = f"kunmap() of {page}, whose window has no users"
-            session.recorder.find("unmapped-kunmap", where, what, words, evidence, certain=certain)
-
-        self._complaints[task_key(event)] = _Complaint(event.line, report)
-
-    def _alive(self, event: Event) -> None:
-        """The task goes on, so it did not hit the BUG: a kmap is missing from the recording."""
-        if self._complaints.pop(task_key(event), None) is not None:
-            self._session.recorder.count("calls not judged: events are missing")
+    def _owner_at(self, address: int) -> Window | None:
+        """Who mapped the permanent window at *address* last, of those who still hold it."""
+        layout = self._session.layout
+        if not layout.is_pkmap(address):
+            return None
+        owners = self._owners.get(layout.pkmap_nr(address))
+        return owners[-1] if owners else None
 
     def flush(self, event: Event) -> None:
         """``kmap_flush_unused`` was entered."""
@@ -289,7 +297,7 @@ class Permanent:
 
     def lost(self) -> None:
         """Events were lost: maps and unmaps of anybody may be among them."""
-        self._complaints.clear()
+        self._kunmaps.lost()
         self._sleepers.clear()
         self._seen.clear()
         self._from_before.clear()
@@ -304,9 +312,7 @@ class Permanent:
     def died(self, event: Event) -> None:
         """A task ended: what it hit is certain, what it still holds is likely leaked."""
         key = task_key(event)
-        complaint = self._complaints.pop(key, None)
-        if complaint is not None:
-            complaint.report(True)
+        self._kunmaps.died(event)
         for owners in self._owners.values():
             for window in owners:
                 if window.task_key == key:
@@ -315,22 +321,19 @@ class Permanent:
     def finish(self) -> None:
         """The recording is over."""
         session = self._session
-        for complaint in self._complaints.values():
-            if complaint.line < session.last_return:
-                complaint.report(False)
-            else:
-                session.recorder.count("calls not judged: the recording ends")
+        self._kunmaps.finish(session.verdict.last_ns)
         for where, page in self._sleepers.values():
             if session.verdict.permanent.unmaps:
                 self._exhausted(where, page, certain=False)
             else:
                 session.recorder.count("calls not judged: no kunmap was recorded")
+        later = max(self._last_unmap, session.last_unmap)
         for owners in self._owners.values():
             for window in owners:
                 session.recorder.mapping(window, 0, -1)
-                if not window.switched_line:
+                if not window.switched_line or window.line in session.explained:
                     continue
-                if window.page_value and window.switched_line < self._last_unmap:
+                if window.page_value and self._last_unmap and window.switched_line < later:
                     self._leaked(window)
                 else:
                     session.recorder.count("permanent windows whose kunmap may not be recorded")

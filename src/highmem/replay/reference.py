@@ -52,7 +52,7 @@ class Reference:
     def feed(self, batch: Batch) -> None:
         """Judge the events of *batch*."""
         event = Event()
-        rows = zip(*(getattr(batch, name).tolist() for name in FIELDS), strict=True)
+        rows = zip(*(batch.buffer(name).tolist() for name in FIELDS), strict=True)
         for row in rows:
             (
                 event.line,

@@ -15,7 +15,7 @@ from highmem.replay.verdict import Verdict
 from highmem.replay.words import KernelWords
 from highmem.trace.schema import Argument, Strings
 
-__all__ = ["MemMap", "Session", "task_key"]
+__all__ = ["MemMap", "Session", "task_key", "unmap_line"]
 
 _PAGE_MASK = 0xFFFFF000
 _PAGE_SHIFT = 12
@@ -78,6 +78,8 @@ class Session:
     """One replay: the modelled kernel, the verdict, and what the parts tell each other."""
 
     __slots__ = (
+        "broke_off",
+        "explained",
         "gather",
         "head",
         "kernel",
@@ -86,11 +88,13 @@ class Session:
         "layout",
         "lost_at",
         "memmap",
+        "permanent_at",
         "profile",
         "recorder",
         "strings",
         "unmap_doubts",
         "verdict",
+        "window_of_page",
         "words",
     )
 
@@ -114,12 +118,20 @@ class Session:
         """No complete call (map, return, unmap) was seen yet: probes may still be off."""
         self.unmap_doubts = Doubts()
         """What rests on an unmap that is missing."""
+        self.explained: set[int] = set()
+        """Windows, by the event that opened them, of which a finding says why they stay open."""
         self.last_return = 0
         """The last event that was a return of a map function."""
         self.last_unmap = 0
         """The last event that was an unmap of a temporary window's family."""
         self.gather: Callable[[], None] = lambda: None
         """Called before all stacks are searched: an engine gives back those that it has."""
+        self.broke_off: Callable[[int, InFlight], None] = lambda _task, _flight: None
+        """The recording ended just after a task entered the call, and nothing came after."""
+        self.permanent_at: Callable[[int], Window | None] = lambda _address: None
+        """Who holds the permanent window at an address."""
+        self.window_of_page: Callable[[Event], Window | None] = lambda _event: None
+        """The temporary window of the event's task (or CPU) that shows the event's page."""
         self.lost_at: dict[int, int] = {}
         """CPU (-1: any) to the last event before which events were lost there."""
 
@@ -162,3 +174,9 @@ class Session:
         """Whether events that may concern *cpu* were lost after event *line*."""
         lost = self.lost_at
         return bool(lost) and max(lost.get(cpu, 0), lost.get(-1, 0)) > line
+
+
+def unmap_line(session: Session, event: Event) -> str:
+    """One line of evidence: who unmapped what, and where."""
+    name = session.recorder.task_name(event)
+    return f"line {event.line}: {name} on CPU {event.cpu} unmaps {event.value:#010x}"

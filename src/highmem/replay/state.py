@@ -108,6 +108,8 @@ class Window:
     """After another task ran, an address still showed this window to be open."""
     named: bool = False
     """An unmap named this window while another was on top."""
+    renamed: bool = False
+    """Later it was unmapped in its turn: the first unmap meant another."""
 
     def where(self) -> Where:
         """The place where it was opened."""
@@ -172,8 +174,11 @@ class Suspicion:
 
     other_depth: int
     line: int
+    time: int
     report: Callable[[bool], None]
     """Makes the finding; the argument says whether it is certain."""
+    needs_death: bool = False
+    """Nothing but the end of the task at this call makes it one."""
 
 
 @dataclass(slots=True, eq=False)
@@ -195,7 +200,17 @@ class Stack:
     order_evidence: list[str] = field(default_factory=list)
     """The evidence of the last unmap in the wrong order, to which its other half is added."""
     doomed: bool = False
-    """The model says that the kernel hit a BUG here, so nothing more should come."""
+    """The model says that the kernel hit a BUG here, so its task should do nothing more."""
+    doomed_by: int = 0
+    """The key of that task: others go on with a CPU's stack, at the index where the BUG left it."""
+    dying: bool = False
+    """The task did hit that BUG and still uses windows on its way out, with its index out of
+    place: that is nobody's misuse."""
+
+    def all_returned(self) -> bool:
+        """Whether the return was recorded of each call behind its windows: where probes were
+        switched off one after another, calls without one only seem to nest."""
+        return all(window is None or window.returned for window in self.windows)
 
     def resize(self, depth: int) -> None:
         """Make it that the index is *depth*: drop windows, or add ones that were not seen."""

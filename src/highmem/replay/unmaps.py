@@ -10,7 +10,7 @@ from __future__ import annotations
 from highmem.kernel.bug import KernelBug
 from highmem.kernel.profile import Era
 from highmem.replay.driver import Driver
-from highmem.replay.session import Session, task_key
+from highmem.replay.session import Session, task_key, unmap_line
 from highmem.replay.state import Event, Knowledge, Stack, Suspicion, Window, level_of
 from highmem.replay.verdict import HeldWindow
 
@@ -41,6 +41,8 @@ class Unmaps:
         whole = below == depth - 1 and bool(stack.windows) and stack.windows[-1] is not None
         unknown = stack.knowledge is Knowledge.UNKNOWN and not whole
         if unknown or (fresh and below is not None):
+            if self._local and not unknown and self._perhaps_foreign(event, stack):
+                return
             self._adopt(stack, below)
             session.recorder.count("unmaps of windows whose map was not recorded")
             return
@@ -52,6 +54,30 @@ class Unmaps:
             self._proper(event, stack)
         else:
             self._suspicious(event, stack, below, depth)
+
+    def _perhaps_foreign(self, event: Event, stack: Stack) -> bool:
+        """Local era: the first that is seen of a task is that it unmaps an address at which
+        another has a window.
+
+        Its own may have been there since before the recording: two tasks can have windows at
+        one address.  That the task ends at this call, as by the BUG, tells.
+        """
+        session = self._session
+        address = event.value & PAGE_MASK
+        owner = None if session.head else self._owner(address, stack)
+        self._driver.enter(event.cpu, task_key(event))  # gathering stacks switches tasks
+        if owner is None:
+            return False
+        words = self._let_kernel(event, stack)
+        where = session.recorder.where(event, event.value)
+        what = f"unmaps {address:#010x}, a window of {owner.task} on CPU {owner.cpu}"
+        evidence = (owner.describe(), unmap_line(self._session, event))
+
+        def report(_certain: bool) -> None:
+            session.recorder.find("foreign-unmap", where, what, words, evidence, certain=False)
+
+        stack.suspicions.append(Suspicion(0, event.line, event.time, report, needs_death=True))
+        return True
 
     def _adopt(self, stack: Stack, below: int | None) -> None:
         if below is None:
@@ -69,6 +95,7 @@ class Unmaps:
         if window is None:
             return
         session.recorder.closed(window, event)
+        window.renamed = window.named
         if window.returned:
             session.head = False
         if self._local or window.level:
@@ -85,7 +112,7 @@ class Unmaps:
             session.recorder.where(event, event.value),
             f"{session.recorder.task_name(event)} unmaps the atomic window of {window.task}",
             "nothing: the index is per CPU; preemption and page faults of both are now unbalanced",
-            (window.describe(), self._line(event)),
+            (window.describe(), unmap_line(self._session, event)),
         )
 
     def _slept_stack_era(self, event: Event, window: Window) -> None:
@@ -98,13 +125,9 @@ class Unmaps:
             (
                 window.describe(),
                 f"line {window.switched_line}: another task runs on CPU {window.cpu}",
-                self._line(event),
+                unmap_line(self._session, event),
             ),
         )
-
-    def _line(self, event: Event) -> str:
-        name = self._session.recorder.task_name(event)
-        return f"line {event.line}: {name} on CPU {event.cpu} unmaps {event.value:#010x}"
 
     # Addresses that are not the top window.
 
@@ -123,10 +146,12 @@ class Unmaps:
         if orphan is not None and below is not None and below >= depth:
             # The other half of an unmap in the wrong order: its window went before its turn.
             stack.orphans.remove(orphan)
-            stack.order_evidence.append(self._line(event))
+            stack.order_evidence.append(unmap_line(self._session, event))
             return
-        rule, what = self._classify(event, stack, top, named)
-        evidence = [w.describe() for w in (named, top) if w] + [self._line(event)]
+        rule, what, owner = self._classify(event, stack, top, named)
+        evidence = [w.describe() for w in (named, owner, top) if w] + [
+            unmap_line(self._session, event)
+        ]
         if rule == "unmap-order":
             stack.order_evidence = evidence
             assert named is not None
@@ -135,11 +160,14 @@ class Unmaps:
                 stack.orphans.append(top)
         where = session.recorder.where(event, event.value)
 
+        moved = self._moved_on(address, top, named)
+
         def report(certain: bool) -> None:
-            session.recorder.find(rule, where, what, words, tuple(evidence), certain=certain)
+            name, text = moved if moved and named and named.renamed else (rule, what)
+            session.recorder.find(name, where, text, words, tuple(evidence), certain=certain)
 
         other = below if below is not None else depth
-        stack.suspicions.append(Suspicion(other, event.line, report))
+        stack.suspicions.append(Suspicion(other, event.line, event.time, report))
 
     @staticmethod
     def _named(stack: Stack, below: int | None) -> Window | None:
@@ -154,37 +182,47 @@ class Unmaps:
         try:
             self._driver.unmap(event.value)
         except KernelBug as error:
-            stack.doomed = True
+            stack.doomed, stack.doomed_by = True, task_key(event)
             self._driver.recover(mapping=False)
             return words.killed(error)
         return words.heard()
 
     def _classify(
         self, event: Event, stack: Stack, top: Window | None, named: Window | None
-    ) -> tuple[str, str]:
+    ) -> tuple[str, str, Window | None]:
+        """The rule, what happened, and somebody else whose window it is."""
         address = event.value & PAGE_MASK
         if named is not None and not named.named:
             on_top = f"{top.page} at {top.address:#010x}" if top else "another window"
-            return "unmap-order", (
+            what = (
                 f"unmaps {named.page} at {address:#010x} while {on_top} is on top: the entry of "
                 f"the top window is cleared, the one at {address:#010x} stays"
             )
+            return "unmap-order", what, None
         if named is None and top is not None and address == top.address + PAGE_SIZE:
-            return "advanced-pointer", (
+            what = (
                 f"unmaps {address:#010x}, the page behind the window at {top.address:#010x}: the "
                 "pointer was moved past the end"
             )
+            return "advanced-pointer", what, None
         owner = self._owner(address, stack)
         if owner is not None:
-            return "foreign-unmap", (
-                f"unmaps {address:#010x}, a window of {owner.task} on CPU {owner.cpu}; its own "
-                "top window is cleared instead"
-                if top
-                else f"unmaps {address:#010x}, a window of {owner.task} on CPU {owner.cpu}"
-            )
-        return "double-unmap", (
-            f"unmaps {address:#010x}, which is not mapped"
-            + (f"; the window of {top.page} is cleared instead" if top else "")
+            what = f"unmaps {address:#010x}, a window of {owner.task} on CPU {owner.cpu}"
+            what += "; its own top window is cleared instead" if top else ""
+            return "foreign-unmap", what, owner
+        what = f"unmaps {address:#010x}, which is not mapped"
+        what += f"; the window of {top.page} is cleared instead" if top else ""
+        return "double-unmap", what, None
+
+    @staticmethod
+    def _moved_on(address: int, top: Window | None, named: Window | None) -> tuple[str, str] | None:
+        """What it is if the window that *address* names gets its own unmap later, and the *top*
+        one below it, in addresses, none: its pointer was moved on by one page."""
+        if top is None or named is None or address != top.address + PAGE_SIZE:
+            return None
+        return "advanced-pointer", (
+            f"unmaps {address:#010x}, the page behind the window at {top.address:#010x}: the "
+            f"pointer was moved past the end, to the window of {named.page}"
         )
 
     def _owner(self, address: int, stack: Stack) -> Window | None:
@@ -198,45 +236,12 @@ class Unmaps:
         ]
         return max(found, key=lambda window: window.line, default=None)
 
-    # Addresses outside the windows.
-
-    def outside(self, event: Event, stack: Stack) -> None:
-        """An unmap of an address that is no temporary window."""
-        session, layout = self._session, self._session.layout
-        address = event.value
-        windows = [w for w in stack.windows if w]
-        if any(w.address == address & PAGE_MASK for w in windows):
-            return  # below the CPU's first one, after a double unmap; the kernel ignores it
-        passed = next((w for w in reversed(windows) if w.page_value == address), None)
-        words = session.words
-        words.mark()
-        try:
-            self._driver.unmap(address)
-            heard = words.heard()
-        except KernelBug as error:
-            heard = words.killed(error)
-        if passed is not None and layout.is_lowmem(address):
-            what = f"unmaps the struct page {address:#010x} instead of {passed.address:#010x}"
-            evidence = (passed.describe(), self._line(event))
-            self._outside_finding("page-not-address", event, what, heard, evidence)
-        elif layout.is_lowmem(address):
-            session.verdict.low_unmaps += 1
-        elif layout.is_pkmap(address):
-            what = f"unmaps {address:#010x}, a permanent window, with a temporary unmap"
-            self._outside_finding("mismatched-pair", event, what, heard, (self._line(event),))
-        elif windows and address & PAGE_MASK == windows[-1].address + PAGE_SIZE:
-            what = f"unmaps {address:#010x}, the page behind {windows[-1].address:#010x}"
-            evidence = (windows[-1].describe(), self._line(event))
-            self._outside_finding("advanced-pointer", event, what, heard, evidence)
-        else:
-            what = f"unmaps {address:#010x}, which is neither a window nor low memory"
-            self._outside_finding("not-a-window", event, what, heard, (self._line(event),))
-
-    def _outside_finding(
-        self, rule: str, event: Event, what: str, heard: str, evidence: tuple[str, ...]
-    ) -> None:
-        where = self._session.recorder.where(event, event.value)
-        self._session.recorder.find(rule, where, what, heard, evidence)
+    def window_of_page(self, event: Event) -> Window | None:
+        """The window of the event's task (or CPU) that shows the page which is its value."""
+        self._session.gather()
+        stack = self._stacks.get(self._driver.key(event.cpu, task_key(event)))
+        windows = stack.windows if stack is not None else []
+        return next((w for w in reversed(windows) if w and w.page_value == event.value), None)
 
     # Windows that stay.
 
@@ -277,13 +282,14 @@ class Unmaps:
         """*window* will not be unmapped any more; final once another unmap is seen."""
         session = self._session
         session.recorder.mapping(window, 0, -1)
+        if window.line in session.explained:
+            return
         what = f"{window.page} stays mapped at {window.address:#010x}: {why}"
         evidence = (window.describe(), f"line {event.line}: {why} on CPU {event.cpu}")
+        words = session.words.leak(preempt_off=bool(window.preempt) and not window.level)
 
         def confirm() -> None:
-            session.recorder.find(
-                "leaked-window", window.where(), what, session.words.leak(), evidence
-            )
+            session.recorder.find("leaked-window", window.where(), what, words, evidence)
 
         session.unmap_doubts.wait(
             confirm, lambda: session.recorder.count("windows open after the last unmap event")
@@ -314,6 +320,8 @@ class Unmaps:
     def _left_behind(self, window: Window) -> None:
         """Stack era: open at the end although other tasks ran on the CPU since."""
         session = self._session
+        if window.line in session.explained:
+            return
         session.recorder.find(
             "leaked-window",
             window.where(),

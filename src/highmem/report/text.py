@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
-from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
@@ -206,6 +205,8 @@ def render_rule(rule: Rule, console: Console) -> None:
     console.print(rule.title + "\n")
     console.print(rule.explanation + "\n")
     if rule.example:
+        from rich.syntax import Syntax  # here: it takes longer to import than all the rest
+
         console.print(Padding(Syntax(rule.example, "c", background_color="default"), (0, 0, 0, 2)))
         console.print()
     console.print(f"Mend: {rule.fix}")

@@ -23,22 +23,27 @@ Plain Python that Cython compiles (pure Python mode); interpreted it does the sa
 class is driven by :mod:`highmem.trace.ringbuffer`, which owns the input and the account.
 """
 
-# mypy: disable-error-code="import-untyped, import-not-found, unused-ignore"
+# mypy: disable-error-code="import-untyped, import-not-found, unused-ignore, no-redef"
 # mypy: disable-error-code="misc, untyped-decorator, name-defined, no-any-return, no-untyped-call"
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 try:
     import cython
+    from cython import cast, cfunc, exceptval, inline, longlong, p_longlong, ulonglong
 except ImportError:
-    from highmem import _cython as cython  # type: ignore[no-redef]
+    from highmem import _cython as cython
+    from highmem._cython import cast, cfunc, exceptval, inline, longlong, p_longlong, ulonglong
 
+from highmem.trace.buffers import zeros
 from highmem.trace.schema import Argument, Kind
+
+if cython.compiled:
+    from cython.cimports.libc.string import memcpy
 
 __all__ = ["COMPILED", "PIDS", "PLAN_ROW", "REASONS", "Ring"]
 
@@ -48,7 +53,7 @@ PIDS = 1 << 22
 """PID_MAX_LIMIT of 64-bit kernels (include/linux/threads.h); task names of larger pids are
 not looked up, there are none."""
 
-REASONS = (
+REASONS = (  # table
     "",
     "its length reaches beyond its sub-buffer",
     "the sub-buffer says it holds more than fits into it",
@@ -125,7 +130,7 @@ MIX = cython.declare(cython.ulonglong, 0x9E3779B1)  # table
 
 
 def _view(length: int, dtype: str) -> Any:
-    return np.zeros(length, dtype).data
+    return zeros(length, dtype)
 
 
 @cython.final
@@ -136,39 +141,73 @@ class Numbers:
     It forgets everything when it is half full, so that it stays small whatever it is asked.
     """
 
-    low: cython.ulonglong[::1]
-    high: cython.ulonglong[::1]
-    values: cython.int[::1]
-    used: cython.int
-    ask: Any
+    low: ulonglong[::1]  # table
+    high: ulonglong[::1]  # table
+    values: cython.int[::1]  # table
+    used: cython.int  # table
+    ask: Any  # table
 
     def __init__(self, ask: Callable[[int, int], int]) -> None:
-        self.low = _view(TABLE, "u8")
-        self.high = _view(TABLE, "u8")
-        self.values = _view(TABLE, "i4")
+        self.low = _view(TABLE, "uint64")
+        self.high = _view(TABLE, "uint64")
+        self.values = _view(TABLE, "int32")
         self.used = 0
         self.ask = ask
 
-    @cython.cfunc
-    def find(self, low: cython.ulonglong, high: cython.ulonglong) -> cython.int:
+    @cfunc
+    def find(self, low: ulonglong, high: ulonglong) -> cython.int:
         """The number that the function gives for *low* and *high*, or gave."""
-        mixed: cython.ulonglong = low ^ (low >> 29) ^ (high >> 7)
+        mixed: ulonglong = low ^ (low >> 29) ^ (high >> 7)
         mixed = ((mixed ^ (mixed >> 32)) & LOW) * MIX
-        place: cython.int = cython.cast(cython.int, (mixed >> 16) & (TABLE - 1))
+        place: cython.int = cast(cython.int, (mixed >> 16) & (TABLE - 1))
         while self.values[place] != 0:
             if self.low[place] == low and self.high[place] == high:
                 return self.values[place] - 1
             place = (place + 1) & (TABLE - 1)
         number: cython.int = self.ask(low, high)
         if self.used >= HALF:
-            self.values = _view(TABLE, "i4")
+            self.values = _view(TABLE, "int32")
             self.used = 0
-            place = cython.cast(cython.int, (mixed >> 16) & (TABLE - 1))
+            place = cast(cython.int, (mixed >> 16) & (TABLE - 1))
         self.low[place] = low
         self.high[place] = high
         self.values[place] = number + 1
         self.used += 1
         return number
+
+
+_USUAL = {  # table
+    "prot": b"\0",
+    "km_type": b"\xff",
+    "caller": b"\xff",
+    "next_pid": b"\xff",
+    "next_comm": b"\xff",
+    "state": b"\xff",
+}
+"""The bytes of 0 or -1."""
+
+
+@cfunc
+def _address(numbers: Any) -> cython.size_t:
+    """Where the numbers of a view are; who asks keeps it."""
+    view: cython.uchar[::1] = numbers.cast("B")
+    return cast(cython.size_t, cython.address(view[0]))
+
+
+@cfunc
+def _longs(numbers: Any) -> p_longlong:
+    """Where they are; interpreted, the view."""
+    if cython.compiled:
+        return cast(p_longlong, _address(numbers))
+    return numbers
+
+
+@cfunc
+@inline
+@exceptval(check=False)
+def _row(table: p_longlong, at: longlong) -> p_longlong:
+    """The row of a table that begins at *at*."""
+    return table + at if cython.compiled else table[at:]
 
 
 @cython.final
@@ -182,73 +221,82 @@ class Ring:
     time come in the order of the streams, as trace-cmd has them.
     """
 
-    memory: cython.uchar[::1]
-    big: cython.bint
-    page_size: cython.longlong
-    commit_at: cython.longlong
-    commit_size: cython.longlong
-    time_at: cython.longlong
-    data_at: cython.longlong
-    type_at: cython.longlong
-    type_size: cython.longlong
-    flags_at: cython.longlong
-    depth_at: cython.longlong
-    migrate_at: cython.longlong
-    pid_at: cython.longlong
-    head_size: cython.longlong
-    plan_of: cython.int[::1]
-    plans: cython.longlong[::1]
-    flag_bits: cython.uint[::1]
-    depth_bits: cython.uint[::1]
-    migrate_bits: cython.uint[::1]
-    callers: Numbers
-    states: Numbers
-    names: Numbers
-    tasks: cython.int[::1]
-    unknown: cython.int
+    memory: cython.p_uchar  # table
+    big: cython.bint  # table
+    native: cython.bint  # its words are as this machine's  # table
+    rival: longlong  # when the next record of another stream than the first is  # table
+    owned: dict  # type: ignore[type-arg]  # table
+    page_size: longlong  # table
+    commit_at: longlong  # table
+    commit_size: longlong  # table
+    time_at: longlong  # table
+    data_at: longlong  # table
+    type_at: longlong  # table
+    type_size: longlong  # table
+    flags_at: longlong  # table
+    depth_at: longlong  # table
+    migrate_at: longlong  # table
+    pid_at: longlong  # table
+    head_size: longlong  # table
+    plan_of: cython.p_int  # table
+    plans: p_longlong  # table
+    flag_bits: cython.p_uint  # table
+    depth_bits: cython.p_uint  # table
+    migrate_bits: cython.p_uint  # table
+    callers: Numbers  # table
+    states: Numbers  # table
+    names: Numbers  # table
+    tasks: cython.p_int  # table
+    unknown: cython.int  # table
     # Each stream: its CPU, its next sub-buffer, the end of its bytes, and where in the
     # current sub-buffer it is.
-    cpus: cython.longlong[::1]
-    page: cython.longlong[::1]
-    stop: cython.longlong[::1]
-    pos: cython.longlong[::1]
-    end: cython.longlong[::1]
-    ts: cython.longlong[::1]
-    head: cython.longlong[::1]
-    at: cython.longlong[::1]
-    length: cython.longlong[::1]
-    lost: cython.longlong[::1]
-    inside: cython.longlong[::1]
-    heap: cython.longlong[::1]
-    heaped: cython.longlong
-    want: cython.longlong
-    last_time: cython.longlong
-    lines: cython.longlong
-    passed: cython.longlong
-    rejected: cython.longlong
-    losses: cython.longlong
+    cpus: p_longlong  # table
+    page: p_longlong  # table
+    stop: p_longlong  # table
+    pos: p_longlong  # table
+    end: p_longlong  # table
+    ts: p_longlong  # table
+    head: p_longlong  # table
+    at: p_longlong  # table
+    length: p_longlong  # table
+    lost: p_longlong  # table
+    inside: p_longlong  # table
+    heap: p_longlong  # table
+    heaped: longlong  # table
+    want: longlong  # table
+    last_time: longlong  # table
+    lines: longlong  # table
+    passed: longlong  # table
+    rejected: longlong  # table
+    losses: longlong  # table
     log: list[tuple[int, int, int, int]]
     # The columns that are written to.
-    o_line: cython.longlong[::1]
-    o_time: cython.longlong[::1]
-    o_cpu: cython.int[::1]
-    o_pid: cython.int[::1]
-    o_comm: cython.int[::1]
-    o_kind: cython.uchar[::1]
-    o_function: cython.uchar[::1]
-    o_argument: cython.uchar[::1]
-    o_flags: cython.uint[::1]
-    o_value: cython.ulonglong[::1]
-    o_prot: cython.ulonglong[::1]
-    o_km_type: cython.short[::1]
-    o_caller: cython.int[::1]
-    o_next_pid: cython.int[::1]
-    o_next_comm: cython.int[::1]
-    o_state: cython.int[::1]
+    o_line: p_longlong  # table
+    o_time: p_longlong  # table
+    o_cpu: cython.p_int  # table
+    o_pid: cython.p_int  # table
+    o_comm: cython.p_int  # table
+    o_kind: cython.p_uchar  # table
+    o_function: cython.p_uchar  # table
+    o_argument: cython.p_uchar  # table
+    o_flags: cython.p_uint  # table
+    o_value: cython.p_ulonglong  # table
+    o_prot: cython.p_ulonglong  # table
+    o_km_type: cython.p_short  # table
+    o_caller: cython.p_int  # table
+    o_next_pid: cython.p_int  # table
+    o_next_comm: cython.p_int  # table
+    o_state: cython.p_int  # table
 
     def __init__(self, memory: memoryview, cpus: list[int], layout: dict[str, int]) -> None:
-        self.memory = memory
+        self.owned = {"memory": memory}
+        if cython.compiled:
+            self.memory = cast(cython.p_uchar, _address(memory))
+        else:
+            self.memory = memory
         self.big = layout["big"]
+        self.native = self.big == (sys.byteorder == "big")
+        self.rival = -1
         self.page_size = layout["page_size"]
         self.commit_at = layout["commit_at"]
         self.commit_size = layout["commit_size"]
@@ -262,23 +310,28 @@ class Ring:
         self.pid_at = layout["pid_at"]
         self.head_size = layout["head_size"]
         count = max(len(cpus), 1)
-        self.cpus = np.array(cpus or [0], "i8").data
-        self.page = _view(count, "i8")
-        self.stop = _view(count, "i8")
-        self.pos = _view(count, "i8")
-        self.end = _view(count, "i8")
-        self.ts = _view(count, "i8")
-        self.head = _view(count, "i8")
-        self.at = _view(count, "i8")
-        self.length = _view(count, "i8")
-        self.lost = np.full(count, -1, "i8").data
-        self.inside = _view(count, "i8")
-        self.heap = _view(count, "i8")
+        self.cpus = self.table("cpus", count)
+        self.page, self.stop = self.table("page", count), self.table("stop", count)
+        self.pos, self.end = self.table("pos", count), self.table("end", count)
+        self.ts, self.head = self.table("ts", count), self.table("head", count)
+        self.at, self.length = self.table("at", count), self.table("length", count)
+        self.lost, self.inside = self.table("lost", count), self.table("inside", count)
+        self.heap = self.table("heap", count)
+        for i, cpu in enumerate(cpus):
+            self.cpus[i] = cpu
+        for i in range(count):
+            self.lost[i] = -1
         self.heaped = 0
         self.want = -1
         self.last_time = 0
         self.lines = self.passed = self.rejected = self.losses = 0
         self.log = []
+
+    @cfunc
+    def table(self, name: str, length: int) -> p_longlong:
+        """A new table of zeros."""
+        view = self.owned[name] = zeros(length, "int64")
+        return _longs(view)
 
     def explain(
         self,
@@ -292,9 +345,16 @@ class Ring:
         there is no such event; *bits* have the ``flags`` column for each value of the common
         flags, the preemption depth and the migrate-disable depth.
         """
-        self.plan_of = plan_of
-        self.plans = plans
-        self.flag_bits, self.depth_bits, self.migrate_bits = bits
+        self.owned["plans"] = (plan_of, plans, bits)
+        self.plans = _longs(plans)
+        if cython.compiled:
+            self.plan_of = cast(cython.p_int, _address(plan_of))
+            self.flag_bits = cast(cython.p_uint, _address(bits[0]))
+            self.depth_bits = cast(cython.p_uint, _address(bits[1]))
+            self.migrate_bits = cast(cython.p_uint, _address(bits[2]))
+        else:
+            self.plan_of = plan_of
+            self.flag_bits, self.depth_bits, self.migrate_bits = bits
 
     def name(
         self,
@@ -314,10 +374,14 @@ class Ring:
         self.callers = Numbers(caller)
         self.states = Numbers(state)
         self.names = Numbers(comm)
-        self.tasks = tasks
+        self.owned["tasks"] = tasks
+        if cython.compiled:
+            self.tasks = cast(cython.p_int, _address(tasks))
+        else:
+            self.tasks = tasks
         self.unknown = unknown
 
-    def gap(self, s: cython.longlong) -> None:
+    def gap(self, s: longlong) -> None:
         """Bytes of stream *s* are missing before those that come next."""
         self.lost[s] = 0
 
@@ -333,29 +397,41 @@ class Ring:
         """The first few rejections: record, reason, stream, the event's number or -1."""
         return self.log
 
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def word(self, at: cython.longlong) -> cython.longlong:
+    @cfunc
+    @inline
+    @exceptval(check=False)
+    def word(self, at: longlong) -> longlong:
         """The 32-bit word at *at*."""
-        a: cython.longlong = self.memory[at]
-        b: cython.longlong = self.memory[at + 1]
-        c: cython.longlong = self.memory[at + 2]
-        d: cython.longlong = self.memory[at + 3]
+        if cython.compiled and self.native:
+            word: cython.uint = 0
+            memcpy(cython.address(word), self.memory + at, 4)
+            return word
+        a: longlong = self.memory[at]
+        b: longlong = self.memory[at + 1]
+        c: longlong = self.memory[at + 2]
+        d: longlong = self.memory[at + 3]
         if self.big:
             return a << 24 | b << 16 | c << 8 | d
         return d << 24 | c << 16 | b << 8 | a
 
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def number(self, at: cython.longlong, size: cython.longlong) -> cython.ulonglong:
+    @cfunc
+    @inline
+    @exceptval(check=False)
+    def number(self, at: longlong, size: longlong) -> ulonglong:
         """The unsigned number of *size* bytes (1, 2, 4 or 8) at *at*."""
-        one: cython.ulonglong
-        two: cython.ulonglong
         if size == 4:
-            return cython.cast(cython.ulonglong, self.word(at))
+            return cast(ulonglong, self.word(at))
+        return self.other_number(at, size)
+
+    @cfunc
+    @exceptval(check=False)
+    def other_number(self, at: longlong, size: longlong) -> ulonglong:
+        """The same where it is no word."""
+        one: ulonglong
+        two: ulonglong
         if size == 8:
-            one = cython.cast(cython.ulonglong, self.word(at))
-            two = cython.cast(cython.ulonglong, self.word(at + 4))
+            one = cast(ulonglong, self.word(at))
+            two = cast(ulonglong, self.word(at + 4))
             return one << 32 | two if self.big else two << 32 | one
         one = self.memory[at]
         if size == 1:
@@ -363,38 +439,36 @@ class Ring:
         two = self.memory[at + 1]
         return one << 8 | two if self.big else two << 8 | one
 
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def damage(self, s: cython.longlong, reason: cython.longlong) -> cython.int:
+    @cfunc
+    @exceptval(check=False)
+    def damage(self, s: longlong, reason: longlong) -> cython.int:
         """The rest of the sub-buffer of stream *s* cannot be read."""
         self.pos[s] = self.end[s]
         self.head[s] = DAMAGE
         self.at[s] = reason
         return 1
 
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def turn(self, s: cython.longlong) -> cython.int:
+    @cfunc
+    @exceptval(check=False)
+    def turn(self, s: longlong) -> cython.int:
         """Open the next sub-buffer of stream *s*: 0 without bytes, 1 if it is damaged, else 2."""
-        page: cython.longlong = self.page[s]
-        limit: cython.longlong = page + self.page_size
+        page: longlong = self.page[s]
+        limit: longlong = page + self.page_size
         if page + self.data_at > self.stop[s]:
             self.page[s] = self.stop[s]
             return 0
         self.page[s] = limit
-        start: cython.longlong = page + self.data_at
+        start: longlong = page + self.data_at
         self.pos[s] = start
         self.end[s] = start
-        stamp: cython.ulonglong = self.number(page + self.time_at, 8)
+        stamp: ulonglong = self.number(page + self.time_at, 8)
         if (stamp >> 62) != 0:
             self.damage(s, R_TIME)
             return 1
-        self.ts[s] = cython.cast(cython.longlong, stamp)
-        commit: cython.longlong
-        commit = cython.cast(
-            cython.longlong, self.number(page + self.commit_at, self.commit_size) & LOW
-        )
-        size: cython.longlong = commit & COMMIT_MASK
+        self.ts[s] = cast(longlong, stamp)
+        commit: longlong
+        commit = cast(longlong, self.number(page + self.commit_at, self.commit_size) & LOW)
+        size: longlong = commit & COMMIT_MASK
         if size > limit - start:
             self.damage(s, R_COMMIT)
             return 1
@@ -409,17 +483,17 @@ class Ring:
             self.end[s] = start + size
         return 2
 
-    @cython.cfunc
-    @cython.exceptval(check=False)
+    @cfunc
+    @exceptval(check=False)
     def miss(
         self,
-        s: cython.longlong,
-        commit: cython.longlong,
-        at: cython.longlong,
-        limit: cython.longlong,
+        s: longlong,
+        commit: longlong,
+        at: longlong,
+        limit: longlong,
     ) -> cython.void:
         """Remember that events are missing before the sub-buffer; how many stands at *at*."""
-        many: cython.ulonglong = 0
+        many: ulonglong = 0
         if self.stop[s] < limit:
             limit = self.stop[s]
         if (commit & MISSED_STORED) != 0 and at + self.commit_size <= limit:
@@ -427,21 +501,22 @@ class Ring:
             if many >> 62 != 0:
                 many = 0
         if self.lost[s] > 0 and many > 0 and self.lost[s] < TIME_LIMIT - TIME_LIMIT // 2:
-            many += cython.cast(cython.ulonglong, self.lost[s])
-        self.lost[s] = cython.cast(cython.longlong, many)
+            many += cast(ulonglong, self.lost[s])
+        self.lost[s] = cast(longlong, many)
 
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def advance(self, s: cython.longlong) -> cython.int:
+    @cfunc
+    @inline
+    @exceptval(check=False)
+    def advance(self, s: longlong) -> cython.int:
         """Find the next record of stream *s*: 0 if its bytes are used up, else 1."""
-        word: cython.longlong
-        kind: cython.longlong
-        delta: cython.longlong
-        size: cython.longlong
+        word: longlong
+        kind: longlong
+        delta: longlong
+        size: longlong
         opened: cython.int
-        pos: cython.longlong = self.pos[s]
-        end: cython.longlong = self.end[s]
-        ts: cython.longlong = self.ts[s]
+        pos: longlong = self.pos[s]
+        end: longlong = self.end[s]
+        ts: longlong = self.ts[s]
         self.head[s] = NOTHING
         while True:
             if pos >= end:
@@ -493,13 +568,13 @@ class Ring:
             pos = self.pos[s]
             ts = self.ts[s]
 
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def leap(self, s: cython.longlong, kind: cython.longlong, delta: cython.longlong) -> cython.int:
+    @cfunc
+    @exceptval(check=False)
+    def leap(self, s: longlong, kind: longlong, delta: longlong) -> cython.int:
         """Pass a record of stream *s* that is padding or only time: 1 if it is damaged."""
-        pos: cython.longlong = self.pos[s]
-        ts: cython.longlong = self.ts[s]
-        more: cython.longlong
+        pos: longlong = self.pos[s]
+        ts: longlong = self.ts[s]
+        more: longlong
         if self.end[s] - pos < 8:
             return self.damage(s, R_LENGTH)
         more = self.word(pos + 4)
@@ -525,7 +600,7 @@ class Ring:
         self.ts[s] = ts
         return 0
 
-    def feed(self, s: cython.longlong, start: cython.longlong, stop: cython.longlong) -> bool:
+    def feed(self, s: longlong, start: longlong, stop: longlong) -> bool:
         """Give stream *s* the bytes of memory from *start* to *stop*; True if it has a record.
 
         False: nothing but time in them, more is wanted.  An empty range ends the stream.
@@ -553,18 +628,19 @@ class Ring:
             return False
         return True
 
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def before(self, a: cython.longlong, b: cython.longlong) -> cython.bint:
+    @cfunc
+    @inline
+    @exceptval(check=False)
+    def before(self, a: longlong, b: longlong) -> cython.bint:
         """Whether stream *a* comes before stream *b*."""
         return self.ts[a] < self.ts[b] or (self.ts[a] == self.ts[b] and a < b)
 
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def push(self, s: cython.longlong) -> cython.void:
+    @cfunc
+    @exceptval(check=False)
+    def push(self, s: longlong) -> cython.void:
         """Put stream *s* into the heap."""
-        at: cython.longlong = self.heaped
-        up: cython.longlong
+        at: longlong = self.heaped
+        up: longlong
         self.heaped += 1
         self.inside[s] = 1
         while at > 0:
@@ -574,14 +650,15 @@ class Ring:
             self.heap[at] = self.heap[up]
             at = up
         self.heap[at] = s
+        self.note_rival()
 
-    @cython.cfunc
-    @cython.exceptval(check=False)
+    @cfunc
+    @exceptval(check=False)
     def sink(self) -> cython.void:
         """Put the stream at the top of the heap where it belongs now."""
-        s: cython.longlong = self.heap[0]
-        at: cython.longlong = 0
-        low: cython.longlong
+        s: longlong = self.heap[0]
+        at: longlong = 0
+        low: longlong
         while True:
             low = 2 * at + 1
             if low >= self.heaped:
@@ -593,9 +670,10 @@ class Ring:
             self.heap[at] = self.heap[low]
             at = low
         self.heap[at] = s
+        self.note_rival()
 
-    @cython.cfunc
-    @cython.exceptval(check=False)
+    @cfunc
+    @exceptval(check=False)
     def drop(self) -> cython.void:
         """Take the stream at the top out of the heap."""
         self.inside[self.heap[0]] = 0
@@ -604,8 +682,18 @@ class Ring:
             self.heap[0] = self.heap[self.heaped]
             self.sink()
 
-    @cython.cfunc
-    def reject(self, s: cython.longlong, reason: cython.longlong, event: cython.longlong) -> object:
+    @cfunc
+    @exceptval(check=False)
+    def note_rival(self) -> cython.void:
+        """Note when the next record of another stream than the first is."""
+        self.rival = TIME_LIMIT
+        if self.heaped > 1:
+            self.rival = self.ts[self.heap[1]]
+        if self.heaped > 2 and self.ts[self.heap[2]] < self.rival:
+            self.rival = self.ts[self.heap[2]]
+
+    @cfunc
+    def reject(self, s: longlong, reason: longlong, event: longlong) -> object:
         """Count a rejected record, and keep it if it is one of the first."""
         self.rejected += 1
         if len(self.log) < REASONS_KEPT:
@@ -613,35 +701,45 @@ class Ring:
         return None
 
     def into(self, columns: Any) -> None:
-        """Write to *columns* from here on: a batch of which each column is a memoryview."""
-        self.o_line = columns.line
-        self.o_time = columns.time
-        self.o_cpu = columns.cpu
-        self.o_pid = columns.pid
-        self.o_comm = columns.comm
-        self.o_kind = columns.kind
-        self.o_function = columns.function
-        self.o_argument = columns.argument
-        self.o_flags = columns.flags
-        self.o_value = columns.value
-        self.o_prot = columns.prot
-        self.o_km_type = columns.km_type
-        self.o_caller = columns.caller
-        self.o_next_pid = columns.next_pid
-        self.o_next_comm = columns.next_comm
-        self.o_state = columns.state
+        """Write to *columns* from here on: each column of a batch is a memoryview.
 
-    def fill(self, row: cython.longlong, room: cython.longlong) -> int:
+        Columns that most events leave as they are, are filled in here.
+        """
+        for name, byte in _USUAL.items():
+            view = getattr(columns, name).cast("B")
+            view[:] = byte * len(view)
+        self.owned["columns"] = columns
+        if not cython.compiled:
+            for name, column in vars(columns).items():
+                setattr(self, f"o_{name}", column)
+            return
+        self.o_line, self.o_time = _longs(columns.line), _longs(columns.time)
+        self.o_cpu = cast(cython.p_int, _address(columns.cpu))
+        self.o_pid = cast(cython.p_int, _address(columns.pid))
+        self.o_comm = cast(cython.p_int, _address(columns.comm))
+        self.o_kind = cast(cython.p_uchar, _address(columns.kind))
+        self.o_function = cast(cython.p_uchar, _address(columns.function))
+        self.o_argument = cast(cython.p_uchar, _address(columns.argument))
+        self.o_flags = cast(cython.p_uint, _address(columns.flags))
+        self.o_value = cast(cython.p_ulonglong, _address(columns.value))
+        self.o_prot = cast(cython.p_ulonglong, _address(columns.prot))
+        self.o_km_type = cast(cython.p_short, _address(columns.km_type))
+        self.o_caller = cast(cython.p_int, _address(columns.caller))
+        self.o_next_pid = cast(cython.p_int, _address(columns.next_pid))
+        self.o_next_comm = cast(cython.p_int, _address(columns.next_comm))
+        self.o_state = cast(cython.p_int, _address(columns.state))
+
+    def fill(self, row: longlong, room: longlong) -> int:
         """Write records from *row* on until *room* rows are full; how many are written then.
 
         Fewer than *room* - 1: a stream is hungry, or all are at their end.
         """
         return self.run(row, room)
 
-    @cython.cfunc
-    def run(self, row: cython.longlong, room: cython.longlong) -> cython.longlong:
+    @cfunc
+    def run(self, row: longlong, room: longlong) -> longlong:
         """The loop of :meth:`fill`."""
-        s: cython.longlong
+        s: longlong
         while row < room - 1 and self.heaped > 0:
             s = self.heap[0]
             if self.lost[s] >= 0:
@@ -659,52 +757,41 @@ class Ring:
             if not self.advance(s):
                 self.want = s
                 return row
-            self.sink()
+            if self.ts[s] >= self.rival:
+                self.sink()
         return row
 
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def lose(self, s: cython.longlong, row: cython.longlong) -> cython.void:
+    @cfunc
+    @exceptval(check=False)
+    def lose(self, s: longlong, row: longlong) -> cython.void:
         """Write that events of stream *s* are missing."""
-        lost: cython.longlong = self.lost[s]
+        lost: longlong = self.lost[s]
         self.lost[s] = -1
         self.lines += 1
         self.losses += lost if lost > 0 else 1
-        self.begin(s, row)
+        self.o_line[row] = self.lines
         self.o_time[row] = self.last_time
+        self.o_cpu[row] = cast(cython.int, self.cpus[s])
         self.o_pid[row] = -1
         self.o_comm[row] = -1
+        self.o_flags[row] = 0
+        self.o_value[row] = cast(ulonglong, lost)
         self.o_kind[row] = K_LOST
         self.o_function[row] = 0
         self.o_argument[row] = ARGUMENT_COUNT
-        self.o_flags[row] = 0
-        self.o_value[row] = cython.cast(cython.ulonglong, lost)
-        self.o_km_type[row] = -1
 
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def begin(self, s: cython.longlong, row: cython.longlong) -> cython.void:
-        """Fill in what most rows have in common."""
-        self.o_line[row] = self.lines
-        self.o_cpu[row] = cython.cast(cython.int, self.cpus[s])
-        self.o_value[row] = 0
-        self.o_prot[row] = 0
-        self.o_caller[row] = -1
-        self.o_next_pid[row] = -1
-        self.o_next_comm[row] = -1
-        self.o_state[row] = -1
-
-    @cython.cfunc
-    def take(self, s: cython.longlong, row: cython.longlong) -> cython.int:
+    @cfunc
+    @inline
+    def take(self, s: longlong, row: longlong) -> cython.int:
         """Write the record of stream *s*, if it is one of ours and right: 1, else 0."""
-        at: cython.longlong = self.at[s]
-        size: cython.longlong = self.length[s]
-        event: cython.longlong
-        plan: cython.longlong = -1
+        at: longlong = self.at[s]
+        size: longlong = self.length[s]
+        event: longlong
+        plan: longlong = -1
         if size < self.head_size:
             self.reject(s, R_SHORT, -1)
             return 0
-        event = cython.cast(cython.longlong, self.number(at + self.type_at, self.type_size))
+        event = cast(longlong, self.number(at + self.type_at, self.type_size))
         if event < EVENTS:
             plan = self.plan_of[event]
         if plan == 0:
@@ -713,56 +800,56 @@ class Ring:
         if plan < 0:
             self.reject(s, R_UNKNOWN, event)
             return 0
-        plan *= P_ROW
-        reason: cython.longlong = self.judge(at, size, plan)
+        fields: p_longlong = _row(self.plans, plan * P_ROW)
+        reason: longlong = self.judge(at, size, fields)
         if reason != 0:
             self.reject(s, reason, event)
             return 0
-        self.begin(s, row)
-        self.common(s, at, plan, row)
-        if self.plans[plan + P_ACTION] == A_CALL:
-            self.call(at, plan, row)
+        if fields[P_ACTION] == A_CALL:
+            self.call(at, fields, row)
+            self.common(s, at, fields, row)
         else:
-            self.switch(at, plan, row)
+            self.common(s, at, fields, row)
+            self.switch(at, fields, row)
         return 1
 
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def judge(
-        self, at: cython.longlong, size: cython.longlong, plan: cython.longlong
-    ) -> cython.longlong:
+    @cfunc
+    @inline
+    @exceptval(check=False)
+    def judge(self, at: longlong, size: longlong, plan: p_longlong) -> longlong:
         """What is wrong with the record at *at*, 0 if nothing is."""
-        where: cython.longlong
-        pid: cython.longlong
-        if size < self.plans[plan + P_LEAST]:
+        where: longlong
+        pid: longlong
+        if size < plan[P_LEAST]:
             return R_SHORT
         pid = self.word(at + self.pid_at)
         if pid >= PID_LIMIT:
             return R_PID
-        if self.plans[plan + P_ACTION] == A_CALL:
-            where = self.plans[plan + P_TYPE]
-            if where >= 0 and self.field(at, plan + P_TYPE) >= KM_TYPES:
+        if plan[P_ACTION] == A_CALL:
+            where = plan[P_TYPE]
+            if where >= 0 and self.field(at, plan, P_TYPE) >= KM_TYPES:
                 return R_KM_TYPE
             return 0
-        if self.plans[plan + P_ACTION] != A_SWITCH:
+        if plan[P_ACTION] != A_SWITCH:
             return R_PLACE
-        if self.word(at + self.plans[plan + P_PREV_PID]) != pid:
+        if self.word(at + plan[P_PREV_PID]) != pid:
             return R_SWITCH
-        if self.word(at + self.plans[plan + P_NEXT_PID]) >= PID_LIMIT:
+        if self.word(at + plan[P_NEXT_PID]) >= PID_LIMIT:
             return R_PID
         return 0
 
-    @cython.cfunc
-    @cython.exceptval(check=False)
+    @cfunc
+    @inline
+    @exceptval(check=False)
     def common(
         self,
-        s: cython.longlong,
-        at: cython.longlong,
-        plan: cython.longlong,
-        row: cython.longlong,
+        s: longlong,
+        at: longlong,
+        plan: p_longlong,
+        row: longlong,
     ) -> cython.void:
         """Fill in the columns that every event has."""
-        pid: cython.longlong = self.word(at + self.pid_at)
+        pid: longlong = self.word(at + self.pid_at)
         bits: cython.uint = 0
         comm: cython.int = 0
         if self.flags_at >= 0:
@@ -773,31 +860,34 @@ class Ring:
             bits |= self.migrate_bits[self.memory[at + self.migrate_at]]
         if pid < PID_COUNT:
             comm = self.tasks[pid]
+        self.o_line[row] = self.lines
         self.last_time = self.ts[s]
         self.o_time[row] = self.ts[s]
-        self.o_pid[row] = cython.cast(cython.int, pid)
+        self.o_cpu[row] = cast(cython.int, self.cpus[s])
+        self.o_pid[row] = cast(cython.int, pid)
         self.o_comm[row] = comm - 1 if comm > 0 else self.unknown
         self.o_flags[row] = bits
-        self.o_kind[row] = cython.cast(cython.uchar, self.plans[plan + P_KIND])
-        self.o_function[row] = cython.cast(cython.uchar, self.plans[plan + P_FUNCTION])
-        self.o_argument[row] = cython.cast(cython.uchar, self.plans[plan + P_ARGUMENT])
-        self.o_km_type[row] = -1
+        # Bytes last: to the C compiler they might be anything, pointers too.
+        self.o_kind[row] = cast(cython.uchar, plan[P_KIND])
+        self.o_function[row] = cast(cython.uchar, plan[P_FUNCTION])
+        self.o_argument[row] = cast(cython.uchar, plan[P_ARGUMENT])
 
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    def field(self, at: cython.longlong, entry: cython.longlong) -> cython.ulonglong:
-        """The field of the record at *at* whose place and size are in the plans at *entry*."""
-        return self.number(at + self.plans[entry], self.plans[entry + 1])
+    @cfunc
+    @inline
+    @exceptval(check=False)
+    def field(self, at: longlong, plan: p_longlong, entry: cython.int) -> ulonglong:
+        """The field of the record at *at* whose place and size are in its plan at *entry*."""
+        return self.number(at + plan[entry], plan[entry + 1])
 
-    @cython.cfunc
-    def comm(self, at: cython.longlong, entry: cython.longlong) -> cython.int:
+    @cfunc
+    def comm(self, at: longlong, plan: p_longlong, entry: cython.int) -> cython.int:
         """The number of the name in that field: 16 bytes of it, or up to a NUL."""
-        low: cython.ulonglong = 0
-        high: cython.ulonglong = 0
-        byte: cython.ulonglong
-        length: cython.longlong = 0
-        size: cython.longlong = self.plans[entry + 1]
-        at += self.plans[entry]
+        low: ulonglong = 0
+        high: ulonglong = 0
+        byte: ulonglong
+        length: longlong = 0
+        size: longlong = plan[entry + 1]
+        at += plan[entry]
         while length < size and length < 16:
             byte = self.memory[at + length]
             if byte == 0:
@@ -809,34 +899,33 @@ class Ring:
             length += 1
         return self.names.find(low, high)
 
-    @cython.cfunc
-    def call(self, at: cython.longlong, plan: cython.longlong, row: cython.longlong) -> cython.int:
+    @cfunc
+    @inline
+    def call(self, at: longlong, plan: p_longlong, row: longlong) -> cython.int:
         """Fill in the columns of a map, its return, an unmap or a flush."""
-        if self.plans[plan + P_VALUE] >= 0:
-            self.o_value[row] = self.field(at, plan + P_VALUE)
-        if self.plans[plan + P_PROT] >= 0:
-            self.o_prot[row] = self.field(at, plan + P_PROT)
-        if self.plans[plan + P_CALLER] >= 0:
-            self.o_caller[row] = self.callers.find(self.field(at, plan + P_CALLER), 0)
-        if self.plans[plan + P_TYPE] >= 0:
-            self.o_km_type[row] = cython.cast(cython.short, self.field(at, plan + P_TYPE))
+        self.o_value[row] = self.field(at, plan, P_VALUE) if plan[P_VALUE] >= 0 else 0
+        if plan[P_PROT] >= 0:
+            self.o_prot[row] = self.field(at, plan, P_PROT)
+        if plan[P_CALLER] >= 0:
+            self.o_caller[row] = self.callers.find(self.field(at, plan, P_CALLER), 0)
+        if plan[P_TYPE] >= 0:
+            self.o_km_type[row] = cast(cython.short, self.field(at, plan, P_TYPE))
         return 0
 
-    @cython.cfunc
-    def switch(
-        self, at: cython.longlong, plan: cython.longlong, row: cython.longlong
-    ) -> cython.int:
+    @cfunc
+    def switch(self, at: longlong, plan: p_longlong, row: longlong) -> cython.int:
         """Fill in the columns of a sched_switch, and learn the names of its two tasks."""
-        pid: cython.longlong = self.word(at + self.pid_at)
-        comm: cython.int = self.comm(at, plan + P_PREV_COMM)
-        if self.plans[plan + P_STATE] >= 0:
-            self.o_state[row] = self.states.find(self.field(at, plan + P_STATE), 0)
+        pid: longlong = self.word(at + self.pid_at)
+        comm: cython.int = self.comm(at, plan, P_PREV_COMM)
+        self.o_value[row] = 0
+        if plan[P_STATE] >= 0:
+            self.o_state[row] = self.states.find(self.field(at, plan, P_STATE), 0)
         self.o_comm[row] = comm
         if pid < PID_COUNT and self.tasks[pid] == 0:
             self.tasks[pid] = comm + 1
-        comm = self.comm(at, plan + P_NEXT_COMM)
-        pid = self.word(at + self.plans[plan + P_NEXT_PID])
-        self.o_next_pid[row] = cython.cast(cython.int, pid)
+        comm = self.comm(at, plan, P_NEXT_COMM)
+        pid = self.word(at + plan[P_NEXT_PID])
+        self.o_next_pid[row] = cast(cython.int, pid)
         self.o_next_comm[row] = comm
         if pid < PID_COUNT and self.tasks[pid] == 0:
             self.tasks[pid] = comm + 1

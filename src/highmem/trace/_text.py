@@ -32,13 +32,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 try:
     import cython
 except ImportError:
     from highmem import _cython as cython
 
+from highmem.trace.buffers import Pool, sparse
 from highmem.trace.schema import COLUMNS
 
 if cython.compiled:
@@ -168,13 +167,14 @@ def _hash(p: cython.p_uchar, at: cython.Py_ssize_t, length: cython.Py_ssize_t) -
 
 def _numbers(length: int) -> Any:
     """A table of so many zeros; a list where numbers are Python's, which do not overflow."""
-    return np.zeros(length, np.int64) if cython.compiled else [0] * length
+    return sparse(length, "int64") if cython.compiled else [0] * length
 
 
 @cython.cfunc
-def _address(array: object) -> cython.size_t:
-    """Where the numbers of a numpy array are; who asks keeps the array."""
-    return array.__array_interface__["data"][0]  # type: ignore[attr-defined]
+def _address(numbers: memoryview) -> cython.size_t:
+    """Where the numbers of a view are; who asks keeps it."""
+    view: cython.uchar[::1] = numbers.cast("B")
+    return cython.cast(cython.size_t, cython.address(view[0]))
 
 
 @cython.final
@@ -199,6 +199,8 @@ class Scanner:
     news = cython.declare(cython.bint, visibility="public")
     _capacity: cython.Py_ssize_t
     _owned: object  # what the pointers below point into
+    _pool: Any
+    _minus: bytes  # -1 in every row of a column of 32 bits
     _columns: dict  # type: ignore[type-arg]
     _tasks: cython.p_longlong
     _shapes: cython.p_longlong
@@ -220,22 +222,22 @@ class Scanner:
     _free: cython.longlong
     _number: cython.ulonglong
     # The columns.
-    _c_line: cython.p_longlong
-    _c_time: cython.p_longlong
-    _c_cpu: cython.p_int
-    _c_pid: cython.p_int
-    _c_comm: cython.p_int
-    _c_kind: cython.p_uchar
-    _c_function: cython.p_uchar
-    _c_argument: cython.p_uchar
-    _c_flags: cython.p_uint
-    _c_value: cython.p_ulonglong
-    _c_prot: cython.p_ulonglong
-    _c_km_type: cython.p_short
-    _c_caller: cython.p_int
-    _c_next_pid: cython.p_int
-    _c_next_comm: cython.p_int
-    _c_state: cython.p_int
+    _c_line: cython.p_longlong  # table
+    _c_time: cython.p_longlong  # table
+    _c_cpu: cython.p_int  # table
+    _c_pid: cython.p_int  # table
+    _c_comm: cython.p_int  # table
+    _c_kind: cython.p_uchar  # table
+    _c_function: cython.p_uchar  # table
+    _c_argument: cython.p_uchar  # table
+    _c_flags: cython.p_uint  # table
+    _c_value: cython.p_ulonglong  # table
+    _c_prot: cython.p_ulonglong  # table
+    _c_km_type: cython.p_short  # table
+    _c_caller: cython.p_int  # table
+    _c_next_pid: cython.p_int  # table
+    _c_next_comm: cython.p_int  # table
+    _c_state: cython.p_int  # table
 
     def __init__(self, capacity: int) -> None:
         self.at = self.start = self.end = 0
@@ -245,7 +247,7 @@ class Scanner:
         self._stop = self._task = self._cpu = self._flags = self._now = self._number = 0
         self._comm = self._free = 0
         rows = (_SLOTS + 1) * 16
-        arena = bytearray(_ARENA)
+        arena = sparse(_ARENA, "uint8")
         tables = [_numbers(n) for n in (rows, rows, _FLAG_SLOTS, _FLAG_SLOTS, _FLAG_SLOTS)]
         self._owned = (tables, arena)
         if cython.compiled:
@@ -257,7 +259,12 @@ class Scanner:
         else:
             self._tasks, self._shapes = tables[:2]
             self._flag_key, self._flag_length, self._flag_bits = tables[2:]
-        self._arena = arena
+        self._pool = Pool(COLUMNS, capacity)
+        self._minus = b"\xff" * (4 * capacity)
+        if cython.compiled:
+            self._arena = cython.cast(cython.p_uchar, _address(arena))
+        else:
+            self._arena = bytearray(arena)
         self._arena_used = self._flags_used = 0
         self._nibbles = _NIBBLES
         self._renew()
@@ -270,10 +277,9 @@ class Scanner:
 
     def _renew(self) -> None:
         self.rows = 0
-        made = {name: np.empty(self._capacity, dtype) for name, dtype in COLUMNS.items()}
+        made = self._columns = self._pool.take()
         for name in ("next_pid", "next_comm", "state"):
-            made[name].fill(-1)  # only switches write to them
-        self._columns = made
+            made[name].cast("B")[:] = self._minus  # only switches write to them
         if cython.compiled:
             self._point(made)
         else:

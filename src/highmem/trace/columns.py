@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-
 from .schema import Argument, Batch, Function, Kind, Strings
 
 __all__ = ["BATCH_LENGTH", "BatchBuilder", "Shape", "Task"]
@@ -126,6 +124,8 @@ class BatchBuilder:
 
     def batch(self) -> Batch:
         """The events so far as a batch; the builder is empty afterwards."""
+        import numpy as np  # here: the compiled readers do without, see buffers.py
+
         tasks = np.array(self.tasks, np.int64).reshape(-1, len(Task._fields))
         shapes = np.array(self.shapes, np.int64).reshape(-1, len(Shape._fields))
         task = tasks[np.array(self.task, np.intp)].T

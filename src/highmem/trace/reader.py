@@ -8,8 +8,6 @@ from highmem.compiled import interpreted
 from highmem.errors import InputError
 
 from . import _text
-from .ftrace_fast import FastFtraceText
-from .ftrace_text import FtraceText
 from .probes import ProbeTable
 from .schema import TraceSource
 from .source import ByteSource, binary_kind, open_source
@@ -31,7 +29,7 @@ def read_trace(path: str | os.PathLike[str], *, probes: ProbeTable | None = None
     """
     text = os.fspath(path)
     if text != "-" and os.path.isdir(text):
-        from .rawpipe import RawPipe  # here and below: most recordings are text
+        from .rawpipe import RawPipe  # here and below: a replay imports one reader
 
         return RawPipe(text, probes)
     source = open_source(path)
@@ -43,7 +41,13 @@ def read_trace(path: str | os.PathLike[str], *, probes: ProbeTable | None = None
     except InputError:
         source.close()
         raise
-    return (FastFtraceText if COMPILED else FtraceText)(source, probes)
+    if COMPILED:
+        from .ftrace_fast import FastFtraceText
+
+        return FastFtraceText(source, probes)
+    from .ftrace_text import FtraceText
+
+    return FtraceText(source, probes)
 
 
 def _other_format(source: ByteSource, path: str, probes: ProbeTable | None) -> TraceSource | None:

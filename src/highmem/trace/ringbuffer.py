@@ -8,16 +8,16 @@ makes batches of it; the work on each record is done in :mod:`highmem.trace._rin
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-
 from highmem.compiled import load
 from highmem.errors import InputError, UsageError
 
+from .buffers import Pool, sparse, zeros
 from .columns import BATCH_LENGTH
 from .eventformat import EventFormat, Field, PageLayout, event_head, parse_format, state_namer
 from .printable import printable
@@ -85,7 +85,8 @@ class Stream(Protocol):
     """Bytes are missing before those that the last :meth:`read` gave."""
 
     def read(self, size: int) -> bytes:
-        """The next *size* bytes, a multiple of sub-buffers; fewer only at the end."""
+        """The next bytes, whole sub-buffers and at most *size*; another number of bytes only where
+        it breaks off, none at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,8 @@ class Clock:
     def apply(self, batch: Batch) -> None:
         """Convert the ``time`` column of *batch* in place."""
         if self.mult:
+            import numpy as np  # here: few recordings need it, see buffers.py
+
             # 64 by 32 bits: as two products, for NumPy has no 96-bit numbers.
             time = batch.time.astype(np.uint64)
             mult, low = np.uint64(self.mult), np.uint64(0xFFFFFFFF)
@@ -112,7 +115,8 @@ class Clock:
             total = (low_part >> np.uint64(self.shift)) + high_part
             batch.time[:] = np.minimum(total, np.uint64(_TIME_LIMIT)).astype(np.int64)
         if self.offset:
-            np.add(batch.time, self.offset, out=batch.time)
+            nanoseconds = batch.time
+            nanoseconds += self.offset
 
 
 @dataclass(slots=True)
@@ -158,7 +162,7 @@ class RingSource:
         self._state = state_namer(b"")
         self._events: dict[int, str] = {}
         self._layout: dict[str, int] = {}
-        self._plan_of = np.full(_EVENTS, -1, np.int32)
+        self._plan_of = memoryview(bytearray(b"\xff" * (4 * _EVENTS))).cast("i")
         self._plans: list[list[int]] = [[0] * PLAN_ROW]
         self._check_memory()
         self._plan()
@@ -187,13 +191,15 @@ class RingSource:
     def _batches(self) -> Iterator[Batch]:
         try:
             ring, memory = self._ring()
+            pool = Pool(COLUMNS, BATCH_LENGTH)
             for stream in range(len(self._recording.streams)):
                 self._feed(ring, memory, stream)
             more = True
             while more:
-                batch = Batch.empty(BATCH_LENGTH, self.strings)
-                ring.into(_views(batch))
+                columns = pool.take()
+                ring.into(SimpleNamespace(**columns))
                 rows, more = self._fill(ring, memory)
+                batch = Batch(**columns, strings=self.strings)
                 if rows:
                     batch = batch.head(rows)
                     self._recording.clock.apply(batch)
@@ -204,9 +210,9 @@ class RingSource:
         finally:
             self._recording.close()
 
-    def _ring(self) -> tuple[Ring, np.ndarray]:
+    def _ring(self) -> tuple[Ring, memoryview]:
         recording = self._recording
-        memory = np.empty(self._slot * max(len(recording.streams), 1), np.uint8)
+        memory = sparse(self._slot * max(len(recording.streams), 1), "uint8")
         layout = {
             "big": int(recording.big_endian),
             "page_size": recording.page_size,
@@ -216,14 +222,14 @@ class RingSource:
             "data_at": recording.layout.data_at,
             **self._layout,
         }
-        ring = Ring(memory.data, [stream.cpu for stream in recording.streams], layout)
-        plans = np.array(self._plans, np.int64).reshape(-1)
-        ring.explain(self._plan_of.data, plans.data, _bits(recording.version))
+        ring = Ring(memory, [stream.cpu for stream in recording.streams], layout)
+        plans = memoryview(array("q", [number for plan in self._plans for number in plan]))
+        ring.explain(self._plan_of, plans, _bits(recording.version))
         unknown = self.strings.number("<...>")
         ring.name(self._caller, self._state_number, self._comm, self._tasks(), unknown)
         return ring, memory
 
-    def _fill(self, ring: Ring, memory: np.ndarray) -> tuple[int, bool]:
+    def _fill(self, ring: Ring, memory: memoryview) -> tuple[int, bool]:
         """Fill a batch: its rows, and whether there may be more."""
         rows = 0
         while True:
@@ -233,7 +239,7 @@ class RingSource:
                 return rows, rows >= BATCH_LENGTH - 1
             self._feed(ring, memory, stream)
 
-    def _feed(self, ring: Ring, memory: np.ndarray, number: int) -> None:
+    def _feed(self, ring: Ring, memory: memoryview, number: int) -> None:
         """Give a stream bytes until it has a record or ends."""
         stream = self._recording.streams[number]
         base = number * self._slot
@@ -242,7 +248,7 @@ class RingSource:
             if stream.gap:
                 stream.gap = False
                 ring.gap(number)
-            memory[base : base + len(data)] = np.frombuffer(data, np.uint8)
+            memory[base : base + len(data)] = data
             if stream.problem:
                 self.account.truncated = True
                 self._note(f"cpu {stream.cpu}: {stream.problem}")
@@ -292,13 +298,13 @@ class RingSource:
 
     def _tasks(self) -> memoryview:
         """For each pid the number of its task's name plus one."""
-        tasks = np.zeros(PIDS, np.int32)
+        tasks = sparse(PIDS, "int32")
         tasks[0] = self.strings.number("<idle>") + 1
         for line in self._recording.cmdlines.split(b"\n", _TASKS_LIMIT)[:_TASKS_LIMIT]:
             pid, _, comm = line.strip(b"\0").partition(b" ")
             if pid.isdigit() and len(pid) <= 7 and 0 < int(pid) < PIDS and comm:
                 tasks[int(pid)] = self._text(printable(comm[:15])) + 1
-        return tasks.data
+        return tasks
 
     # -- what records mean -------------------------------------------------------------
 
@@ -414,15 +420,9 @@ class RingSource:
         return row + [0] * (PLAN_ROW - len(row))
 
 
-def _views(batch: Batch) -> SimpleNamespace:
-    return SimpleNamespace(**{name: memoryview(getattr(batch, name)) for name in COLUMNS})
-
-
 def _bits(version: tuple[int, int]) -> tuple[memoryview, memoryview, memoryview]:
     """The ``flags`` column for each value of the flags, the depth, the migrate field."""
-    flags = np.zeros(256, np.uint32)
-    depth = np.zeros(256, np.uint32)
-    migrate = np.zeros(256, np.uint32)
+    flags, depth, migrate = (zeros(256, "uint32") for _ in range(3))
     resched = _TRACE_RESCHED | _TRACE_PREEMPT_RESCHED
     if version >= _LAZY_SINCE:
         resched |= _TRACE_RESCHED_LAZY
@@ -436,7 +436,7 @@ def _bits(version: tuple[int, int]) -> tuple[memoryview, memoryview, memoryview]
             if high or version >= _MIGRATE_SINCE:
                 depth[value] |= FLAG_MIGRATE_KNOWN
         migrate[value] = value << MIGRATE_SHIFT | FLAG_MIGRATE_KNOWN
-    return flags.data, depth.data, migrate.data
+    return flags, depth, migrate
 
 
 def _flag_bits(value: int, resched: int) -> int:

@@ -11,10 +11,13 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
+from .buffers import zeros
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 __all__ = [
     "COLUMNS",
@@ -134,23 +137,23 @@ PREEMPT_SHIFT = 8
 MIGRATE_SHIFT = 16
 """Bits 16..23: migrate-disable depth."""
 
-COLUMNS: dict[str, npt.DTypeLike] = {
-    "line": np.int64,
-    "time": np.int64,
-    "cpu": np.int32,
-    "pid": np.int32,
-    "comm": np.int32,
-    "kind": np.uint8,
-    "function": np.uint8,
-    "argument": np.uint8,
-    "flags": np.uint32,
-    "value": np.uint64,
-    "prot": np.uint64,
-    "km_type": np.int16,
-    "caller": np.int32,
-    "next_pid": np.int32,
-    "next_comm": np.int32,
-    "state": np.int32,
+COLUMNS: dict[str, str] = {
+    "line": "int64",
+    "time": "int64",
+    "cpu": "int32",
+    "pid": "int32",
+    "comm": "int32",
+    "kind": "uint8",
+    "function": "uint8",
+    "argument": "uint8",
+    "flags": "uint32",
+    "value": "uint64",
+    "prot": "uint64",
+    "km_type": "int16",
+    "caller": "int32",
+    "next_pid": "int32",
+    "next_comm": "int32",
+    "state": "int32",
 }
 """Every column and its type.  ``line`` is the line number in a text file (from 1) or the
 event's number in a binary one, ``time`` nanoseconds, ``caller`` the text before ``<-`` of a
@@ -183,9 +186,14 @@ class Strings:
         return len(self.texts)
 
 
-@dataclass(slots=True, eq=False)
 class Batch:
-    """Some consecutive events of one recording: a column for each name of COLUMNS."""
+    """Some consecutive events of one recording: a column for each name of COLUMNS.
+
+    Columns are given as anything that has the buffer protocol.  As attributes they are numpy
+    arrays, which share that memory; :meth:`buffer` gives what was given.
+    """
+
+    __slots__ = (*COLUMNS, "_buffers", "strings")
 
     line: npt.NDArray[np.int64]
     time: npt.NDArray[np.int64]
@@ -205,20 +213,39 @@ class Batch:
     state: npt.NDArray[np.int32]
     strings: Strings
 
+    def __init__(self, *, strings: Strings, **columns: Any) -> None:
+        if columns.keys() != COLUMNS.keys():
+            raise TypeError(f"a batch has the columns {', '.join(COLUMNS)}")
+        self._buffers = columns
+        self.strings = strings
+
     def __len__(self) -> int:
-        return len(self.line)
+        return len(self._buffers["line"])
+
+    def __getattr__(self, name: str) -> Any:
+        """A column that no array was made of yet."""
+        if name not in COLUMNS:
+            raise AttributeError(f"a batch has no {name!r}")
+        import numpy as np  # here: see buffers.py
+
+        column = np.asarray(self._buffers[name])
+        setattr(self, name, column)
+        return column
+
+    def buffer(self, name: str) -> Any:
+        """The column *name* as it was given."""
+        return self._buffers[name]
 
     @classmethod
     def empty(cls, length: int, strings: Strings) -> Batch:
         """*length* rows of zeros, for a reader to fill."""
-        columns: dict[str, Any] = {name: np.zeros(length, dtype) for name, dtype in COLUMNS.items()}
+        columns = {name: zeros(length, dtype) for name, dtype in COLUMNS.items()}
         return cls(**columns, strings=strings)
 
     def head(self, length: int) -> Batch:
         """The first *length* rows; shares memory with this batch."""
-        return Batch(
-            **{name: getattr(self, name)[:length] for name in COLUMNS}, strings=self.strings
-        )
+        columns = {name: column[:length] for name, column in self._buffers.items()}
+        return Batch(**columns, strings=self.strings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import stat
 import tempfile
 import zlib
 from collections.abc import Callable
-from typing import Protocol
+from typing import Literal, Protocol
 
 from highmem.errors import InputError
 
@@ -115,7 +115,7 @@ class Cursor:
         self.region = region
         self.at = at
         self.end = min(end, region.size)
-        self._big = order == "big"
+        self.order: Literal["little", "big"] = "big" if order == "big" else "little"
 
     def take(self, size: int) -> bytes:
         """The next *size* bytes."""
@@ -137,7 +137,7 @@ class Cursor:
 
     def number(self, size: int) -> int:
         """An unsigned number of *size* bytes."""
-        return int.from_bytes(self.take(size), "big" if self._big else "little")
+        return int.from_bytes(self.take(size), self.order)
 
     def string(self) -> bytes:
         """Bytes up to a NUL, without it."""
@@ -200,6 +200,7 @@ class Codec:
         self.known = name in (b"none", b"", b"zlib", b"zstd")
         self._name = name
         self._zstd: Callable[[bytes], _Unpacker] | None = None
+        self._once: Callable[[bytes], bytes] | None = None
 
     def fresh(self) -> Codec:
         """Another one for the same file."""
@@ -217,6 +218,20 @@ class Codec:
                 self._zstd = inner.stream_reader
             return _Zstd(self._zstd(data), zstandard.ZstdError)
         raise BrokenError("a part of it is compressed, and its header does not say how")
+
+    def whole(self, data: bytes, size: int) -> bytes | None:
+        """What *data* unpacks to at once, if that are *size* bytes for sure; else it has to be
+        read in pieces."""
+        if self._name != b"zstd":
+            return None
+        import zstandard
+
+        if self._once is None:
+            self._once = zstandard.ZstdDecompressor(max_window_size=_WINDOW).decompress
+        try:
+            return self._once(data) if zstandard.frame_content_size(data) == size else None
+        except zstandard.ZstdError:
+            return None
 
     def block(self, cursor: Cursor) -> bytes:
         """A compressed block: two sizes, then the data of the first."""
@@ -267,6 +282,7 @@ class CompressedPages:
         self.gap = False
         self.problem = ""
         self._cursor = cursor
+        self._order = cursor.order
         self._codec = codec.fresh()
         self._page_size = page_size
         self._unpacker: _Unpacker | None = None
@@ -279,8 +295,12 @@ class CompressedPages:
             self.problem = str(error)
 
     def read(self, size: int) -> bytes:
-        """The next *size* bytes; fewer at the end and before a gap."""
+        """The next bytes, at most *size*; none at the end."""
         self.gap, self._broken = self._broken, False
+        if self._unpacker is None and self._chunks:
+            chunk = self._chunk(size)
+            if chunk:
+                return chunk
         pieces: list[bytes] = []
         have = 0
         while have < size and (self._unpacker is not None or self._chunks):
@@ -300,15 +320,35 @@ class CompressedPages:
                 have += len(piece)
         return b"".join(pieces)
 
+    def _chunk(self, size: int) -> bytes | None:
+        """The next chunk, if it is a plain one of whole sub-buffers that has room in *size*."""
+        before, chunks = self._cursor.at, self._chunks
+        try:
+            data = self._packed()
+            whole = self._left <= size and self._left % self._page_size == 0
+            chunk = self._codec.whole(data, self._left) if whole else None
+        except BrokenError:
+            chunk = None
+        if chunk is None:
+            self._cursor.at, self._chunks, self._left = before, chunks, 0
+        else:
+            self._left = 0
+        return chunk
+
+    def _packed(self) -> bytes:
+        """The next chunk as it is in the file."""
+        self._chunks -= 1
+        sizes = self._cursor.take(8)
+        packed, self._left = (int.from_bytes(part, self._order) for part in (sizes[:4], sizes[4:]))
+        if packed > _CHUNK_LIMIT:
+            raise BrokenError(f"it would be {packed} bytes long")
+        return self._cursor.take(packed)
+
     def _piece(self, size: int) -> bytes:
         """Some bytes of the current chunk, or of the next."""
         if self._unpacker is None:
-            self._chunks -= 1
             try:
-                packed, self._left = self._cursor.number(4), self._cursor.number(4)
-                if packed > _CHUNK_LIMIT:
-                    raise BrokenError(f"it would be {packed} bytes long")
-                data = self._cursor.take(packed)
+                data = self._packed()
             except BrokenError:
                 self._chunks = 0  # where the next one begins is not known either
                 raise
