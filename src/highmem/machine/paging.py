@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from highmem.errors import MachineError
 from highmem.machine.entry import (
@@ -32,7 +32,6 @@ from highmem.machine.entry import (
     SOFTW3,
     USER,
 )
-from highmem.machine.memory import PhysicalMemory
 
 __all__ = [  # table
     "ACCESSED",
@@ -51,6 +50,7 @@ __all__ = [  # table
     "SOFTW3",
     "USER",
     "Access",
+    "EntryMemory",
     "Level",
     "PageFault",
     "PagingMode",
@@ -83,6 +83,19 @@ _LEAF_FLAGS = {  # table
 }
 _TABLE_FLAGS = {k: v for k, v in _LEAF_FLAGS.items() if k not in ("DIRTY", "GLOBAL")}
 _PDPTE_FLAGS = {k: v for k, v in _TABLE_FLAGS.items() if k not in ("RW", "USER", "ACCESSED", "NX")}
+
+
+class EntryMemory(Protocol):
+    """What a walk reads its entries from: physical memory, of the machine or of an image.
+
+    An address without memory raises :class:`~highmem.errors.BusError`.
+    """
+
+    def read32(self, address: int) -> int:
+        """The little-endian 32-bit word at physical ``address``."""
+
+    def read64(self, address: int) -> int:
+        """The little-endian 64-bit word at physical ``address``."""
 
 
 class Access(enum.IntFlag):
@@ -281,9 +294,7 @@ class PageFault(MachineError):
         )
 
 
-def walk(
-    memory: PhysicalMemory, mode: PagingMode, root: int | tuple[int, ...], address: int
-) -> Walk:
+def walk(memory: EntryMemory, mode: PagingMode, root: int | tuple[int, ...], address: int) -> Walk:
     """Walk the tables for the linear ``address``; a failed walk is a result, not an exception.
 
     ``root`` is CR3, or in PAE the four PDPTE registers. With CR3 the PDPTEs are read from
