@@ -22,7 +22,9 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 COMPILED = (
     "src/highmem/image/_unpack.py",
     "src/highmem/replay/_engine.py",
+    "src/highmem/replay/_evidence.py",
     "src/highmem/trace/_ring.py",
+    "src/highmem/trace/_symbols.py",
     "src/highmem/trace/_text.py",
 )
 
@@ -86,7 +88,7 @@ def compile_all(root: Path, sources: list[Path]) -> list[Path]:
     sources = [source for source in sources if source.exists()]
     if not sources:
         return []
-    work = Path(tempfile.mkdtemp(prefix="highmem-build-"))
+    work, before = Path(tempfile.mkdtemp(prefix="highmem-build-")), Path.cwd()
     try:
         for source in sources:
             copy = work / source.relative_to(root)
@@ -117,6 +119,7 @@ def compile_all(root: Path, sources: list[Path]) -> list[Path]:
             built.append(target)
         return built
     finally:
+        os.chdir(before)
         shutil.rmtree(work, ignore_errors=True)
 
 

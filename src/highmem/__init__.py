@@ -4,7 +4,8 @@
 >>> kernel = Kernel.boot("debian-5.10-686", ram=2 << 30, cpus=4)
 
 ``Kernel`` is the modelled kernel, ``load_profile`` finds one by name or TOML file, and
-``highmem.replay.replay(read_trace(path))`` judges a recording.
+``highmem.replay.replay(read_trace(path))`` judges a recording, ``open_image(path)`` opens a memory
+image, and ``lint_paths([path])`` judges C source.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from highmem.image.view import open_image
     from highmem.kernel.kernel import Kernel
     from highmem.kernel.profile import Profile, load_profile, make_profile
+    from highmem.lint.driver import lint_paths
     from highmem.replay.verdict import Verdict
     from highmem.trace import read_trace
 
@@ -23,8 +26,10 @@ __all__ = [
     "Profile",
     "Verdict",
     "__version__",
+    "lint_paths",
     "load_profile",
     "make_profile",
+    "open_image",
     "read_trace",
 ]
 
@@ -34,8 +39,10 @@ _HOMES = {
     "Kernel": "highmem.kernel.kernel",
     "Profile": "highmem.kernel.profile",
     "Verdict": "highmem.replay.verdict",
+    "lint_paths": "highmem.lint.driver",
     "load_profile": "highmem.kernel.profile",
     "make_profile": "highmem.kernel.profile",
+    "open_image": "highmem.image.view",
     "read_trace": "highmem.trace",
 }
 
