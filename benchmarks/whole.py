@@ -28,14 +28,23 @@ from typing import IO
 
 import numpy as np
 
-from benchmarks._inputs import DAT, SAMPLES, TEXT, compress, dat_file, text_blocks, text_file
+from benchmarks._inputs import (
+    DAT,
+    SAMPLES,
+    TEXT,
+    cached,
+    compress,
+    dat_file,
+    text_blocks,
+    text_file,
+)
 from highmem import read_trace
 from highmem.kernel.profile import Profile
 from highmem.replay import COMPILED, Verdict, make_engine
 from highmem.replay.detect import detect
 from highmem.replay.reference import Reference
 from highmem.trace.ftrace_text import FtraceText
-from highmem.trace.schema import Batch, TraceSource
+from highmem.trace.schema import COLUMNS, Batch, Function, TraceSource
 from highmem.trace.source import open_source
 
 RUNS = 5
@@ -44,6 +53,13 @@ SAMPLE_EVENTS = 430_718
 EVENTS_TO_DETECT = 200_000  # as highmem.replay
 HIGHMEM = [sys.executable, "-m", "highmem"]
 MIB = 1 << 20
+
+# As in an installation: pip compiles the modules to bytecode once, and no start does it again.
+_ENVIRONMENT = {
+    **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
+    "PYTHONPYCACHEPREFIX": str(cached("bytecode")),
+}
+_PERMANENT = (Function.KMAP, Function.KMAP_HIGH, Function.KUNMAP, Function.KUNMAP_HIGH)
 
 # A process's peak memory begins with that of the one that started it: hence a small one between.
 _LAUNCHER = """\
@@ -75,7 +91,7 @@ def command(words: list[str], runs: int = RUNS, stdin: IO[bytes] | None = None) 
     for _ in range(runs):
         done = subprocess.run(
             [sys.executable, "-ISc", _LAUNCHER, found, *words[1:]],
-            stdin=stdin, stdout=subprocess.PIPE, check=True,
+            stdin=stdin, stdout=subprocess.PIPE, check=True, env=_ENVIRONMENT,
         )  # fmt: skip
         wall, cpu, peak, status = json.loads(done.stdout)
         if status:
@@ -256,6 +272,12 @@ def ceiling(folder: Path, batches: list[Batch], profile: Profile, options: list[
     return [round(seconds * 1e9), *map(int, rows[0][1:])]
 
 
+def temporary(batch: Batch) -> Batch:
+    """The events of *batch* but those of permanent windows, which ceiling.c passes over."""
+    mine = ~np.isin(batch.function, _PERMANENT)
+    return Batch(**{name: getattr(batch, name)[mine] for name in COLUMNS}, strings=batch.strings)
+
+
 def measure_engine(table: Table, path: Path) -> None:
     """The engine alone, beside the same in C."""
     source = read_trace(path)
@@ -265,6 +287,9 @@ def measure_engine(table: Table, path: Path) -> None:
     table.head(f"the engine alone: {events:,} events in memory (M/s: million events a second)")
     engine = processor(lambda: judge(batches, source, profile, ram, exact=False))
     table.row("engine", engine, events)
+    plain = [temporary(batch) for batch in batches]
+    alone = processor(lambda: judge(plain, source, profile, ram, exact=False))
+    table.row("engine, temporary windows only, as in C", alone, sum(map(len, plain)))
     verdict = judge(batches, source, profile, ram, exact=False)
     print(f"  {verdict.right:,} right, {verdict.map_calls:,} maps, {verdict.unmap_calls:,} unmaps")
     if shutil.which("cc") is None:
@@ -276,8 +301,9 @@ def measure_engine(table: Table, path: Path) -> None:
             spent, right, odd, maps, unmaps, _ = ceiling(Path(folder), batches, profile, options)
             table.row(name, spent / 1e9, events)
             print(f"  {right:,} right, {maps:,} maps, {unmaps:,} unmaps, {odd:,} odd")
-            ratio = spent / 1e9 / engine
-            table.goal(f"engine : {name}", f"{ratio:.2f}", ">= 0.70", ratio >= 0.7)
+            for what, mine in (("engine", engine), ("engine, temporary windows", alone)):
+                ratio = spent / 1e9 / mine
+                table.goal(f"{what} : {name}", f"{ratio:.2f}", ">= 0.70", ratio >= 0.7)
 
 
 def measure_small(table: Table) -> None:
@@ -285,7 +311,7 @@ def measure_small(table: Table) -> None:
     table.head("start-up")
     help_cost = command([*HIGHMEM, "--help"], 9)
     table.process("highmem --help", help_cost, 0)
-    traces = sorted(map(str, (SAMPLES / "misuse").glob("*.trace.zst")))
+    traces = sorted(map(str, (SAMPLES / "misuse").glob("linux-*.trace.zst")))
     misuse = command([*HIGHMEM, "replay", "-q", "--exit-zero", *traces])
     table.process(f"highmem replay -q, {len(traces)} misuse recordings", misuse, 0)
     for name in ("wall", "cpu"):
@@ -302,7 +328,8 @@ def measure_huge(table: Table, lines: int) -> None:
     words = [*HIGHMEM, "replay", "-q", "-"]
     launcher = [sys.executable, "-ISc", _LAUNCHER, *words]
     size = 0
-    with subprocess.Popen(launcher, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(launcher, stdin=pipe, stdout=pipe, env=_ENVIRONMENT) as process:
         assert process.stdin is not None and process.stdout is not None
         for block in text_blocks(lines):
             size += len(block)
@@ -327,6 +354,7 @@ def main() -> None:
         f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {os.cpu_count()} cores, "
         f"Python {platform.python_version()}, engine {'compiled' if COMPILED else 'interpreted'}"
     )
+    command([*HIGHMEM, "replay", "-q", str(DAT)], 1)  # writes the bytecode
     busy = contention()
     table = Table()
     text, dat = text_file(options.events), dat_file(-(-options.events // SAMPLE_EVENTS))

@@ -406,7 +406,7 @@ class Engine:
         i: Py_ssize_t = 0
         if not count:
             return
-        self.columns = [batch.buffer(name) for name in FIELDS]
+        self.columns = [memoryview(batch.buffer(name)) for name in FIELDS]
         if cython.compiled:
             self.point(batch)
         else:
@@ -1156,7 +1156,7 @@ class Engine:
     def slow(self, i: int) -> None:
         """Let the reference judge event *i*, with the stack and the calls that it concerns."""
         event = self.event
-        values = [int(column[i]) for column in self.columns]
+        values = [column[i] for column in self.columns]
         (event.line, event.time, event.cpu, event.pid, event.comm, event.kind, event.function,
          event.argument, event.flags, event.value, event.prot, event.km_type, event.caller,
          event.next_pid, event.next_comm, event.state) = values  # fmt: skip
@@ -1178,7 +1178,8 @@ class Engine:
             if self.asked:
                 self.give(place, cpu)
         self.bridge.event(event)
-        self.recorder.mappings.flush()
+        if self.sinks:
+            self.recorder.mappings.flush()
         self.waiting = bool(self.doubts)
         self.refresh_base()
         if kind == K_LOST:

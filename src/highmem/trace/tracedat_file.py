@@ -109,23 +109,37 @@ class DatFile:
 
 
 class Cursor:
-    """Numbers and strings of a file, one after the other.  Raises BrokenError."""
+    """Numbers and strings of a file, one after the other.  Raises BrokenError.
 
-    def __init__(self, region: _Region, at: int, end: int, order: str) -> None:
+    With *ahead* so many bytes are read at once, for whoever takes many small parts.
+    """
+
+    def __init__(self, region: _Region, at: int, end: int, order: str, ahead: int = 0) -> None:
         self.region = region
         self.at = at
         self.end = min(end, region.size)
+        self._ahead = ahead
+        self._held = b""
+        self._held_at = 0
         self.order: Literal["little", "big"] = "big" if order == "big" else "little"
 
     def take(self, size: int) -> bytes:
         """The next *size* bytes."""
         if size > self.end - self.at:
             raise BrokenError(f"it ends inside a part of {size} bytes at {self.at:#x}")
-        data = self.region.read(self.at, size)
+        data = self._read_ahead(size) if size < self._ahead else self.region.read(self.at, size)
         if len(data) < size:
             raise BrokenError(f"it cannot be read at {self.at:#x}")
         self.at += size
         return data
+
+    def _read_ahead(self, size: int) -> bytes:
+        """The next *size* bytes, out of more that are read at once."""
+        start = self.at - self._held_at
+        if start < 0 or start + size > len(self._held):
+            most = min(self._ahead, self.end - self.at)
+            self._held, self._held_at, start = self.region.read(self.at, most), self.at, 0
+        return self._held[start : start + size]
 
     def skip(self, size: int) -> int:
         """Go on behind the next *size* bytes; where they begin."""

@@ -15,6 +15,8 @@ __all__ = ["read_v7"]
 _SECTION_LIMIT = 1 << 26
 _OPTIONS_LIMIT = 1 << 20
 _SECTIONS_LIMIT = 1024
+_AHEAD = 1 << 17
+_FEW_CPUS = 64
 _COMPRESSED = 1
 _DONE = 0
 _BUFFER = 3
@@ -167,7 +169,8 @@ class _Sections:
             end = starts[after] if after < len(starts) else self._end
             stream: Stream
             if pages.compressed:
-                inner = Cursor(self._region, pages.at, end, self._parts.order)
+                ahead = _AHEAD if len(self._pages) <= _FEW_CPUS else 0
+                inner = Cursor(self._region, pages.at, end, self._parts.order, ahead)
                 stream = CompressedPages(inner, pages.cpu, self._codec, self._parts.page_size)
             else:
                 stream = RawPages(self._region, pages.cpu, pages.at, pages.size)
