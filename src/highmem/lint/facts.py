@@ -1,0 +1,193 @@
+"""Conditions: whether one can hold on a path, and what is known once it does."""
+
+from __future__ import annotations
+
+from highmem.lint.state import State
+from highmem.lint.values import ERROR, ZERO, Value
+
+__all__ = ["assume"]
+
+_LOW, _HIGH = -(1 << 70), 1 << 70
+_FLIP = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "==": "==", "!=": "!="}
+_NEGATE = {"<": ">=", ">": "<=", "<=": ">", ">=": "<", "==": "!=", "!=": "=="}
+_MASK = {"<": 1, "==": 2, ">": 4, "<=": 3, ">=": 6, "!=": 5}
+_MAX_ERRNO = 4095  # include/linux/err.h
+
+
+def assume(state: State, value: Value, truth: bool) -> bool:
+    """Change *state* to where the condition *value* is *truth*; False where it cannot be."""
+    kind = value[0]
+    if kind == "n":
+        return bool(value[1]) is truth
+    if kind in ("e", "s", "addr"):
+        return truth
+    if kind == "w":
+        return _window(state, value, truth)
+    if kind == "un" and value[1] == "!":
+        return assume(state, value[2], not truth)
+    if kind == "bin" and value[1] in _FLIP:
+        return _compare(state, value[1] if truth else _NEGATE[value[1]], value[2], value[3])
+    if kind == "bin" and value[1] in ("&&", "||"):
+        return _both(state, value, truth)
+    if kind == "call" and value[1] in ("IS_ERR", "IS_ERR_OR_NULL") and value[2]:
+        return _error(state, value, truth)
+    return _compare(state, "!=" if truth else "==", value, ZERO)
+
+
+def _both(state: State, value: Value, truth: bool) -> bool:
+    if (value[1] == "&&") is truth:
+        return assume(state, value[2], truth) and assume(state, value[3], truth)
+    return _compare(state, "!=" if truth else "==", value, ZERO)
+
+
+def _window(state: State, value: Value, present: bool) -> bool:
+    """Tests of an address that a map call returned."""
+    window = state.windows.get(value[1])
+    if window is None:
+        return not present
+    if not present:
+        if not window.nullable:
+            return False
+        state.forget(window.id)
+        for place in state.holders(window.id):
+            state.env[place] = ZERO
+        return True
+    if window.nullable:
+        state.change(window, nullable=False)
+    return True
+
+
+def _error(state: State, value: Value, truth: bool) -> bool:
+    inner = value[2][0]
+    if inner[0] == "e":
+        return truth
+    if inner[0] == "n":
+        return truth is (value[1] == "IS_ERR_OR_NULL" and inner[1] == 0)
+    if inner[0] == "w":
+        window = state.windows.get(inner[1])
+        if truth and window is not None and window.nullable:
+            state.forget(window.id)
+            for place in state.holders(window.id):
+                state.env[place] = ERROR
+            return True
+        return assume(state, inner, not truth)
+    for window in list(state.windows.values()):
+        # A page that a function returned mapped, or an error.
+        if truth and window.what == inner and window.nullable:
+            state.forget(window.id)
+        elif not truth and window.what == inner and window.nullable:
+            state.change(window, nullable=False)
+        elif truth and window.what == inner:
+            return False
+    if truth and inner[0] == "c":
+        _tell_by_result(state, inner, False, True)
+    if not _compare(state, "!=" if truth else "==", ("call", "IS_ERR", (inner,)), ZERO):
+        return False
+    return not truth or value[1] != "IS_ERR" or _compare(state, "!=", inner, ZERO)
+
+
+def _compare(state: State, op: str, left: Value, right: Value) -> bool:
+    if left[0] in ("n", "e") and right[0] not in ("n", "e"):
+        left, right, op = right, left, _FLIP[op]
+    if left == right and left[0] != "e":
+        return bool(_MASK[op] & 2)
+    if left[0] == "w" or right[0] == "w":
+        return _address(state, op, left, right)
+    if left[0] in ("addr", "s") and right == ZERO:
+        return op == "!=" or op in (">", ">=")
+    if right[0] == "n":
+        return _bound(state, op, left, right[1])
+    if right[0] == "e":
+        return _with_error(state, op, left)
+    if repr(left) > repr(right):
+        left, right, op = right, left, _FLIP[op]
+    pair: Value = ("p", left, right)
+    old = state.facts.get(pair, (7, 0, False))[0]
+    new = old & _MASK[op]
+    if new and new != 7:
+        state.facts[pair] = (new, 0, False)
+    return bool(new)
+
+
+def _address(state: State, op: str, left: Value, right: Value) -> bool:
+    if right[0] == "w":
+        left, right, op = right, left, _FLIP[op]
+    if right[0] == "w":
+        same = left[1] == right[1]
+        # Two windows that are open are never the same address.
+        return op != "==" or same
+    if right == ZERO and op in ("==", "!=", ">", "<="):
+        return _window(state, left, op in ("!=", ">"))
+    if right[0] == "e":
+        return op != "==" or bool((w := state.windows.get(left[1])) and w.nullable)
+    return True
+
+
+def _bound(state: State, op: str, left: Value, limit: int) -> bool:
+    low, high, nonzero = state.facts.get(left, (_LOW, _HIGH, False))
+    if left[0] == "e":
+        low, high, nonzero = -_MAX_ERRNO, -1, True
+    elif left[0] == "n":
+        low = high = left[1]
+    elif left[0] == "bin" and left[1] in ("+", "-") and left[3][0] == "n" and op in ("==", "!="):
+        shift = left[3][1] if left[1] == "+" else -left[3][1]
+        return _bound(state, op, left[2], limit - shift)
+    if op == "==":
+        if not low <= limit <= high or (nonzero and limit == 0):
+            return False
+        low = high = limit
+    elif op == "!=":
+        if low == high == limit:
+            return False
+        low += low == limit
+        high -= high == limit
+        nonzero = nonzero or limit == 0
+    elif op in ("<", "<="):
+        high = min(high, limit - (op == "<"))
+    else:
+        low = max(low, limit + (op == ">"))
+    if low > high or (low == high == 0 and nonzero):
+        return False
+    if left[0] not in ("e", "n"):
+        state.facts[left] = (low, high, nonzero)
+        _tell_by_result(state, left, nonzero or low > 0 or high < 0, low == high == 0)
+        if nonzero or low > 0 or high < 0:
+            return _pages_of_null(state, left, False)
+        if low == high == 0:
+            return _pages_of_null(state, left, True)
+    return True
+
+
+def _tell_by_result(state: State, left: Value, failed: bool, worked: bool) -> None:
+    """Tests of what a function returned that maps on success only: not zero, or zero."""
+    window = state.windows.get((left[1], 0)) if left[0] == "c" else None
+    if window is None or not window.by_result or not window.nullable:
+        return
+    if window.by_result == "there":
+        failed, worked = worked, failed
+    if failed:
+        state.forget(window.id)
+    elif worked:
+        state.change(window, nullable=False)
+
+
+def _pages_of_null(state: State, page: Value, null: bool) -> bool:
+    """Tests of a page that is mapped, or that a function returned mapped."""
+    for window in list(state.windows.values()):
+        if window.what != page or window.status == "closed":
+            continue
+        if null and window.nullable:
+            state.forget(window.id)
+        elif null and window.call != "iterator":
+            return False
+        elif window.nullable and not null:
+            state.change(window, nullable=False)
+    return True
+
+
+def _with_error(state: State, op: str, left: Value) -> bool:
+    if left[0] == "e":
+        return True
+    if op == "==":
+        return _bound(state, "<", left, 0)
+    return left[0] != "n" or op == "!=" or _bound(state, op, left, -1)

@@ -1,0 +1,169 @@
+"""Kernel macros that break a C grammar, rewritten in place: no byte moves.
+
+Loop macros become ``while`` loops whose real arguments are kept aside; annotations become
+blanks; type names given to macros as arguments become plain names.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+__all__ = ["LoopMacro", "prepare"]
+
+_KEYWORDS = frozenset({"if", "for", "while", "switch", "return", "sizeof", "do", "else", "case"})
+_ANNOTATIONS = re.compile(
+    r"\b(?:__user|__iomem|__force|__rcu|__percpu|__kernel|__maybe_unused|__always_unused|__unused"
+    r"|__must_check|__read_mostly|__initdata|__initconst|__nonstring|__private|__bitwise|__refdata"
+    r"|__cacheline_aligned|____cacheline_aligned|__cacheline_aligned_in_smp|__packed"
+    r"|__extension__|__restrict|__restrict__|__inline__|__inline|__volatile__|noinline|__aligned_u64_"
+    r"|uninitialized_var|__ref|fallthrough|__fallthrough|__capability|__nocast|__exit|__init)\b"
+)
+_WITH_ARGUMENTS = re.compile(r"\b(?:__attribute__|__attribute|__aligned|__section|__printf)\s*\(")
+_ASM = re.compile(r"\b(?:asm|__asm__|__asm)\b[^;({]*\(")
+_OPERAND = re.compile(r'"\s*\(\s*([A-Za-z_]\w*)\s*\)')
+_CALL = re.compile(r"\b([A-Za-z_]\w{4,})\s*\(")
+_PAREN = re.compile(r"[()]")
+_STRUCT_ARGUMENT = re.compile(
+    r"(?<=[(,])(\s*)((?:const\s+)?(?:struct|union|enum)\s+\w+\s*\**)(?=\s*[,)])"
+)
+_NUMBER_TYPE = re.compile(
+    r"(?<=[(,])(\s*)((?:(?:const|unsigned|signed|long|short|int|char|void|bool|size_t)\b\s*)+\**)"
+    r"(?=\s*[,)])"
+)
+_POINTER_TYPE = re.compile(r"(?<=[(,])(\s*)(\w+\s*\*+)(?=\s*[,)])")
+_RANGE = re.compile(r"\bcase\b[^;{}?:]*\.\.\.[^;{}?:]*:")
+
+_STATEMENT_BEFORE = re.compile(r"(?:[{};):]|\belse|\bdo)\s*\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class LoopMacro:
+    """A macro that loops over what follows it."""
+
+    name: str
+    names: tuple[str, ...]
+    """Plain names among its arguments: it may assign to any."""
+    arguments: str
+
+
+def prepare(text: str) -> tuple[str, dict[int, LoopMacro]]:
+    """The body as a C grammar can read it, and each loop macro by its offset in it."""
+    text = _ANNOTATIONS.sub(_blank, text)
+    text = _blank_calls(text, _WITH_ARGUMENTS)
+    text = _assembler(text)
+    text = _RANGE.sub(lambda found: found.group().replace("...", " | "), text)
+    text, loops = _loops(text)
+    for pattern in (_STRUCT_ARGUMENT, _NUMBER_TYPE, _POINTER_TYPE):
+        text = _named(text, pattern)
+    return text, loops
+
+
+def _named(text: str, pattern: re.Pattern[str]) -> str:
+    return pattern.sub(lambda found: _type_name(text, found), text)
+
+
+def _blank(found: re.Match[str]) -> str:
+    return re.sub(r"[^\n]", " ", found.group())
+
+
+def _type_name(text: str, found: re.Match[str]) -> str:
+    """A plain name in the place of a type, but not where a cast or ``sizeof`` stands."""
+    whole = found.group()
+    before = text[: found.start() - 1].rstrip()
+    after = text[found.end() :].lstrip()[:1]
+    alone = text[found.start() - 1] == "(" and after == ")"
+    if alone and not re.search(r"\w$", before):
+        return whole
+    if alone and re.search(r"\b(?:sizeof|typeof|__typeof__|return|alignof)$", before):
+        return whole
+    blank, typed = found.group(1), found.group(2)
+    return blank + re.sub(r"[^\n]", " ", typed).replace(" ", "T", 1)
+
+
+def _end_of_call(text: str, opening: int) -> int | None:
+    depth = 0
+    for found in _PAREN.finditer(text, opening):
+        depth += 1 if found.group() == "(" else -1
+        if depth == 0:
+            return found.end()
+    return None
+
+
+def _blank_calls(text: str, pattern: re.Pattern[str]) -> str:
+    at = 0
+    while found := pattern.search(text, at):
+        end = _end_of_call(text, found.end() - 1)
+        if end is None:
+            break
+        text = text[: found.start()] + re.sub(r"[^\n]", " ", text[found.start() : end]) + text[end:]
+        at = end
+    return text
+
+
+def _assembler(text: str) -> str:
+    """``asm`` becomes a call of what its operands name, as far as there is room for it."""
+    at = 0
+    while found := _ASM.search(text, at):
+        end = _end_of_call(text, found.end() - 1)
+        if end is None:
+            break
+        inside = text[found.end() : end - 1]
+        operands = dict.fromkeys(_OPERAND.findall(inside))
+        call = f"as_({','.join(operands)})"
+        blank = re.sub(r"[^\n]", " ", text[found.start() : end])
+        line = blank.split("\n", 1)[0]
+        if len(call) <= len(line):
+            blank = call + blank[len(call) :]
+        elif len(call) <= len(blank):
+            rows = blank.split("\n")
+            room = max(range(len(rows)), key=lambda row: len(rows[row]))
+            if len(call) <= len(rows[room]):
+                rows[room] = call + rows[room][len(call) :]
+            blank = "\n".join(rows)
+        text = text[: found.start()] + blank + text[end:]
+        at = end
+    return text
+
+
+def _loops(text: str) -> tuple[str, dict[int, LoopMacro]]:
+    loops: dict[int, LoopMacro] = {}
+    at = 0
+    while found := _CALL.search(text, at):
+        at = found.end()
+        name = found.group(1)
+        if name in _KEYWORDS or not (end := _end_of_call(text, found.end() - 1)):
+            continue
+        follows = text[end:].lstrip()[:1]
+        each = "for_each" in name or "foreach" in name or "walk_frags" in name
+        before = text[: found.start()].rstrip()[-1:]
+        if before not in ("", "{", "}", ";", ")", ":") and not text[
+            : found.start()
+        ].rstrip().endswith(("else", "do")):
+            continue
+        if follows == "{" or (each and (follows.isalpha() or follows in "_*(")):
+            arguments = text[found.end() : end - 1]
+            loops[found.start()] = LoopMacro(name, _plain_names(arguments), arguments)
+            inside = re.sub(r"[^\n]", " ", arguments)
+            head = "while".ljust(found.end() - found.start() - 1) + "("
+            text = text[: found.start()] + head + _one(inside) + text[end - 1 :]
+    return text, loops
+
+
+def _one(blank: str) -> str:
+    return "1" + blank[1:] if blank and blank[0] == " " else blank
+
+
+def _plain_names(arguments: str) -> tuple[str, ...]:
+    names, depth, start = [], 0, 0
+    for index, char in enumerate(arguments + ","):
+        if char in "([{":
+            depth += 1
+        elif char in ")]}":
+            depth -= 1
+        elif char == "," and depth == 0:
+            piece = arguments[start:index].strip().lstrip("&")
+            if re.fullmatch(r"[A-Za-z_]\w*", piece):
+                names.append(piece)
+            start = index + 1
+    return tuple(names)

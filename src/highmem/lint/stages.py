@@ -1,0 +1,130 @@
+"""One file through the analysis, as a pure function that a cache and processes can wrap."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from highmem import __version__
+from highmem.lint.analyse import FileAnalysis
+from highmem.lint.api import ApiTable
+from highmem.lint.lower import make_parser
+from highmem.lint.pageaddr import ADDRESS_CALLS
+from highmem.lint.result import FileReport
+from highmem.lint.source import Rejected, read_source
+from highmem.lint.summaries import Summaries, Summary
+
+if TYPE_CHECKING:
+    from tree_sitter import Parser
+
+__all__ = ["Outcome", "analyse", "content_key", "grouped", "needles", "tool_digest"]
+
+_PARTS = (b"map", b"page", b"sg_", b"hash_")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a file gave, for its user and for other files."""
+
+    report: FileReport
+    offers: tuple[Summary, ...] = ()
+    """Functions that other files can call and that change their windows, or sleep."""
+    called: tuple[str, ...] = ()
+    """Functions that it calls and does not define."""
+    asked: tuple[str, ...] = ()
+    """Of these, what it calls while it must not sleep."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "report": self.report.to_dict(),
+            "offers": [one.to_list() for one in self.offers],
+            "called": list(self.called),
+            "asked": list(self.asked),
+        }
+
+    @classmethod
+    def from_dict(cls, document: dict[str, Any]) -> Outcome:
+        """The value that :meth:`to_dict` made the document of."""
+        return cls(
+            FileReport.from_dict(document["report"]),
+            tuple(map(Summary.from_list, document["offers"])),
+            tuple(document["called"]),
+            tuple(document["asked"]),
+        )
+
+
+def analyse(data: bytes, path: str, table: ApiTable, known: Iterable[Summary] = ()) -> Outcome:
+    """Analyse one file, *known* being functions of others.  Never raises for what it holds."""
+    try:
+        source = read_source(data, path)
+    except Rejected as cause:
+        return Outcome(FileReport(path, rejected=str(cause)))
+    summaries = Summaries({summary.name: summary for summary in known})
+    given = frozenset(summaries.shared)
+    analysis = FileAnalysis(source, table, summaries, _parser())
+    analysis.run()
+    report = FileReport(
+        path,
+        tuple(analysis.functions()),
+        tuple(analysis.findings()),
+        notes=tuple(source.notes),
+    )
+    offers = [one for name, one in summaries.shared.items() if name not in given]
+    own = {function.name for function in source.functions}
+    called = analysis.called() - own - table.names() - table.inert - table.accesses.keys()
+    return Outcome(
+        report,
+        tuple(sorted(offers, key=lambda one: one.name)),
+        tuple(sorted(called)),
+        tuple(sorted(analysis.asked - own)),
+    )
+
+
+@functools.cache
+def _parser() -> Parser:
+    return make_parser()
+
+
+def needles(table: ApiTable) -> tuple[bytes, ...]:
+    """Strings of which a file that matters holds at least one."""
+    names = set(table.names() | ADDRESS_CALLS)
+    names |= {name for name, inside in table.insides.items() if inside.length is not None}
+    short = sorted(names, key=len)
+    kept: list[str] = []
+    for name in short:
+        if not any(one in name for one in kept):
+            kept.append(name)
+    return tuple(name.encode() for name in kept)
+
+
+def grouped(strings: tuple[bytes, ...]) -> tuple[tuple[bytes, tuple[bytes, ...]], ...]:
+    """The strings by a part that several have: without it none of them is there."""
+    groups: dict[bytes, list[bytes]] = {}
+    for one in strings:
+        part = next((part for part in _PARTS if part in one), one)
+        groups.setdefault(part, []).append(one)
+    return tuple((part, tuple(whole)) for part, whole in groups.items())
+
+
+@functools.cache
+def tool_digest() -> bytes:
+    """Changes with the version and with every line of the analysis and its tables."""
+    digest = hashlib.sha256(__version__.encode())
+    for path in sorted(Path(__file__).parent.glob("*")):
+        if path.suffix in (".py", ".toml"):
+            digest.update(path.read_bytes())
+    return digest.digest()
+
+
+def content_key(base: bytes, content: bytes, path: str, known: Iterable[Summary] = ()) -> bytes:
+    """What the outcome depends on: *base* (tool and table), content, name, and *known*."""
+    digest = hashlib.sha256(base + content + path.encode("utf-8", "surrogateescape"))
+    for summary in known:
+        digest.update(json.dumps(summary.to_list()).encode())
+    return digest.digest()
