@@ -20,7 +20,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 COMPILED = (
-    "src/highmem/image/_unpack.py",
+    "src/highmem/image/formats/_unpack.py",
     "src/highmem/replay/_engine.py",
     "src/highmem/replay/_evidence.py",
     "src/highmem/trace/_ring.py",

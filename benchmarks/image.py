@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from highmem.image.formats import open_source
+from highmem.image.formats.opening import open_source
 from highmem.image.maps import map_rows
 from highmem.image.tables import Ints, Mappings, image_mode, read_mappings
 from highmem.image.view import ImageKernel, open_image

@@ -25,8 +25,8 @@ SIZE = 128 << 20
 READER = """
 import resource, sys, time
 import numpy as np
-from highmem.image.formats import open_source
-from highmem.image.source import iter_chunks
+from highmem.image.formats.opening import open_source
+from highmem.image.formats.source import iter_chunks
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

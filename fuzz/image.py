@@ -20,8 +20,8 @@ import atheris  # noqa: E402
 
 with atheris.instrument_imports(include=["highmem.image", "highmem.trace.source"]):
     from highmem.compiled import load
-    from highmem.image.formats import open_source  # noqa: F401 - instrumented here
-    from highmem.image.notes import read_notes
+    from highmem.image.formats.notes import read_notes
+    from highmem.image.formats.opening import open_source  # noqa: F401 - instrumented here
     from support.image_reading import check_file
     from support.image_seeds import SEEDS
     from support.image_writers import lzo_literals, snappy_literals
@@ -32,7 +32,9 @@ _FILE = os.memfd_create("image")
 _PATH = Path(f"/proc/self/fd/{_FILE}")
 
 
-_UNPACK = load("highmem.image._unpack")  # by a loader of its own, so it is instrumented here
+_UNPACK = load(
+    "highmem.image.formats._unpack"
+)  # by a loader of its own, so it is instrumented here
 for _name in ("lzo1x", "_lzo_instructions", "_last_of_length", "snappy"):
     setattr(_UNPACK, _name, atheris.instrument_func(getattr(_UNPACK, _name)))
 

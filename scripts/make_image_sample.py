@@ -22,9 +22,9 @@ import numpy.typing as npt
 import zstandard
 
 from highmem.image import ImageKernel, open_source, read_windows
-from highmem.image.candidates import collect_roots, find_note
-from highmem.image.known import read_known
-from highmem.image.source import (
+from highmem.image.find.candidates import collect_roots, find_note
+from highmem.image.find.known import read_known
+from highmem.image.formats.source import (
     FRAME_SHIFT,
     FRAME_SIZE,
     Bytes,

@@ -74,7 +74,7 @@ has_pip() {
 
 # The files that an installation is made from: the project's data, and what is compiled.
 depends_on() {
-    cat pyproject.toml hatch_build.py src/highmem/__init__.py src/highmem/*/_[a-z]*.py
+    cat pyproject.toml hatch_build.py src/highmem/__init__.py $(find src/highmem -name '_[a-z]*.py' | sort)
 }
 
 # What an installation depends on; the path too, because an editable installation holds it.

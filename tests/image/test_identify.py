@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from highmem.image.identify import choose_profile
+from highmem.image.find.identify import choose_profile
 from highmem.kernel.families import Era
 from highmem.kernel.layout_geometry import GEOMETRIES
 

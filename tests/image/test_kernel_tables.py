@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from highmem.image.banner import find_banner
-from highmem.image.exports import find_exports
-from highmem.image.kallsyms import find_kallsyms
-from highmem.image.kernelcode import (
+from highmem.image.find.banner import find_banner
+from highmem.image.find.exports import find_exports
+from highmem.image.find.kallsyms import find_kallsyms
+from highmem.image.find.kernelcode import (
     find_kmap_ctrl,
     find_last_pkmap_nr,
     find_pkmap_count,
     find_window_bounds,
 )
-from highmem.image.symbols import Symbols
+from highmem.image.find.symbols import Symbols
 from support.image_samples import sample
 
 BASE = 0xC1000000

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from highmem.image.candidates import collect_roots
-from highmem.image.known import read_known
-from highmem.image.roots import find_roots
+from highmem.image.find.candidates import collect_roots
+from highmem.image.find.known import read_known
+from highmem.image.find.roots import find_roots
 from highmem.image.view import ImageKernel
 from highmem.image.windows import read_windows
 from highmem.kernel.kernel import Kernel

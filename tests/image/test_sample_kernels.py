@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from highmem.image.identify import Measured, fit_layout, fit_profile
-from highmem.image.kallsyms import find_kallsyms
-from highmem.image.roots import Evidence
+from highmem.image.find.identify import Measured, fit_layout, fit_profile
+from highmem.image.find.kallsyms import find_kallsyms
+from highmem.image.find.roots import Evidence
 from highmem.image.windows import PermanentWindow, TemporaryWindow, read_windows
 from highmem.kernel.layout import Layout
 from highmem.kernel.profile import load_profile

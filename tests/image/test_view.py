@@ -8,11 +8,11 @@ import pytest
 
 from highmem.errors import BusError, InputError, UsageError
 from highmem.image import open_image, open_source
-from highmem.image.candidates import collect_roots
-from highmem.image.known import UnmappedError, read_known
-from highmem.image.roots import kernel_text
-from highmem.image.source import Claims, CpuState
-from highmem.image.symbols import load_symbols
+from highmem.image.find.candidates import collect_roots
+from highmem.image.find.known import UnmappedError, read_known
+from highmem.image.find.roots import kernel_text
+from highmem.image.find.symbols import load_symbols
+from highmem.image.formats.source import Claims, CpuState
 from highmem.image.tables import MAY_WRITE
 from highmem.image.view import ImageKernel
 from highmem.machine.entry import RW

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import pytest
 
 from highmem.findings import Confidence, Finding
-from highmem.image.candidates import collect_roots
+from highmem.image.find.candidates import collect_roots
+from highmem.image.find.known import read_known
 from highmem.image.judge import judge_windows
-from highmem.image.known import read_known
 from highmem.image.tasks import CpuTask, per_cpu
 from highmem.image.view import ImageKernel
 from highmem.image.windows import Windows, read_windows, slot_name

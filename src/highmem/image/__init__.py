@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from highmem.image.formats import open_source
+    from highmem.image.formats.opening import open_source
     from highmem.image.view import ImageKernel, open_image
     from highmem.image.windows import read_windows
 
@@ -19,7 +19,7 @@ __all__ = ["ImageKernel", "open_image", "open_source", "read_windows"]
 _HOMES = {
     "ImageKernel": "highmem.image.view",
     "open_image": "highmem.image.view",
-    "open_source": "highmem.image.formats",
+    "open_source": "highmem.image.formats.opening",
     "read_windows": "highmem.image.windows",
 }
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from highmem.errors import UsageError
-
-from .maps import Change, diff_mappings
-from .view import ImageKernel
-from .windows import PermanentWindow, TemporaryWindow, Windows, read_windows
+from highmem.image.maps import Change, diff_mappings
+from highmem.image.view import ImageKernel
+from highmem.image.windows import PermanentWindow, TemporaryWindow, Windows, read_windows
 
 __all__ = ["ImageDiff", "WindowChange", "diff_images"]
 

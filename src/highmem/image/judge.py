@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from highmem.findings import Confidence, Finding, Where, rule
+from highmem.image.formats.source import FRAME_SHIFT
+from highmem.image.view import ImageKernel
+from highmem.image.windows import CpuWindows, PermanentWindow, TemporaryWindow, Windows, slot_name
 from highmem.machine.paging import describe_flags
-
-from .source import FRAME_SHIFT
-from .view import ImageKernel
-from .windows import CpuWindows, PermanentWindow, TemporaryWindow, Windows, slot_name
 
 __all__ = ["judge_windows"]
 

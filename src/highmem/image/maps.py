@@ -11,13 +11,12 @@ from typing import NamedTuple
 import numpy as np
 
 from highmem.errors import UsageError
+from highmem.image.formats.source import FRAME_SHIFT
+from highmem.image.tables import MAY_USE, MAY_WRITE, NO_EXECUTE, Ints, Mappings
+from highmem.image.view import ImageKernel
+from highmem.image.windows import slot_name
 from highmem.machine.entry import ACCESSED, DIRTY, NX
 from highmem.machine.paging import PagingMode, describe_flags
-
-from .source import FRAME_SHIFT
-from .tables import MAY_USE, MAY_WRITE, NO_EXECUTE, Ints, Mappings
-from .view import ImageKernel
-from .windows import slot_name
 
 __all__ = ["Change", "MapRow", "Mapped", "Places", "diff_mappings", "map_rows"]
 

@@ -16,10 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from highmem.errors import BusError
+from highmem.image.formats.source import FRAME_SHIFT, FRAME_SIZE, ImageSource
 from highmem.machine.entry import ACCESSED, DIRTY, NX, PAT_LARGE, PRESENT, PSE, RW, USER
 from highmem.machine.paging import Level, PagingMode, Walk, pae, two_level, walk
-
-from .source import FRAME_SHIFT, FRAME_SIZE, ImageSource
 
 __all__ = [
     "MAY_USE",

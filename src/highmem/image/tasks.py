@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from highmem.errors import HighmemError
+from highmem.image.view import ImageKernel
 from highmem.kernel.families import Era
 from highmem.trace.printable import printable
-
-from .view import ImageKernel
 
 __all__ = ["CpuTask", "Tasks", "cpu_tasks"]
 

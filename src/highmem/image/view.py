@@ -14,20 +14,19 @@ from functools import cached_property
 import numpy as np
 
 from highmem.errors import BusError, HighmemError, UsageError
+from highmem.image.find.candidates import collect_roots, find_note
+from highmem.image.find.identify import choose_profile, fit_layout, fit_profile
+from highmem.image.find.kernelcode import find_kmap_ctrl, find_last_pkmap_nr, find_pkmap_count
+from highmem.image.find.known import Known, UnmappedError, read_known
+from highmem.image.find.roots import Root
+from highmem.image.formats.opening import open_source
+from highmem.image.formats.source import FRAME_SHIFT, ImageSource
+from highmem.image.tables import Mappings, SourceMemory
 from highmem.kernel.layout import Layout
 from highmem.kernel.pages import Page
 from highmem.kernel.profile import Profile, load_profile
 from highmem.machine.entry import ACCESSED, DIRTY, GLOBAL, NX, PRESENT, RW
 from highmem.machine.paging import Walk
-
-from .candidates import collect_roots, find_note
-from .formats import open_source
-from .identify import choose_profile, fit_layout, fit_profile
-from .kernelcode import find_kmap_ctrl, find_last_pkmap_nr, find_pkmap_count
-from .known import Known, UnmappedError, read_known
-from .roots import Root
-from .source import FRAME_SHIFT, ImageSource
-from .tables import Mappings, SourceMemory
 
 __all__ = ["ImageKernel", "UnmappedError", "open_image"]
 

@@ -6,10 +6,9 @@ import re
 from dataclasses import dataclass
 
 from highmem.errors import BusError, UsageError
+from highmem.image.maps import Places
+from highmem.image.view import ImageKernel
 from highmem.machine.paging import Step
-
-from .maps import Places
-from .view import ImageKernel
 
 __all__ = ["Translation", "parse_address", "translate"]
 

@@ -12,11 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from highmem.findings import Finding
+from highmem.image.tasks import CpuTask, Tasks, cpu_tasks, per_cpu
+from highmem.image.view import ImageKernel
 from highmem.kernel.families import KM_TYPES, Era
 from highmem.machine.entry import ACCESSED, DIRTY, PRESENT
-
-from .tasks import CpuTask, Tasks, cpu_tasks, per_cpu
-from .view import ImageKernel
 
 __all__ = [
     "CpuWindows",
@@ -99,7 +98,7 @@ class Windows:
 
 def read_windows(kernel: ImageKernel) -> Windows:
     """Read every window of *kernel* and judge it."""
-    from .judge import judge_windows
+    from highmem.image.judge import judge_windows
 
     tasks, notes = cpu_tasks(kernel)
     temporary, cpus = _temporary(kernel, tasks)

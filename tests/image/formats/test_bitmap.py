@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from highmem.image import bitmap
-from highmem.image.bitmap import Bitmap
+from highmem.image.formats import bitmap
+from highmem.image.formats.bitmap import Bitmap
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,8 @@ import pytest
 import zstandard
 
 from highmem.errors import InputError
-from highmem.image import compressed
-from highmem.image.formats import open_source
+from highmem.image.formats import compressed
+from highmem.image.formats.opening import open_source
 from support.image_reading import check_source, content, short_id, spans
 from support.image_writers import Kdump, elf_core, flattened, lime
 
@@ -129,7 +129,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_standard_input_is_an_image(kind: str) -> None:
     code = "\n".join(
         (
-            "from highmem.image.formats import open_source",
+            "from highmem.image.formats.opening import open_source",
             "import sys",
             "source = open_source(['-'])",
             "sys.stdout.write(f'{source.format} {source.path} {source.ranges[0].end}')",

@@ -11,8 +11,8 @@ import pytest
 import zstandard
 
 from highmem.errors import BusError, InputError
-from highmem.image.formats import open_source
-from highmem.image.source import ImageSource, iter_chunks
+from highmem.image.formats.opening import open_source
+from highmem.image.formats.source import ImageSource, iter_chunks
 from support.image_reading import check_source, content, spans
 from support.image_writers import FLAGS, PAGE, Kdump, note, prstatus, qemu_state
 
@@ -153,7 +153,7 @@ def test_chunks_of_scattered_frames_come_in_order(tmp_path: Path) -> None:
 def test_more_pages_than_are_kept_read_the_same_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("highmem.image.kdump._KEPT", 3)
+    monkeypatch.setattr("highmem.image.formats.kdump._KEPT", 3)
     source = opened(tmp_path, Kdump(PAGES))
     for _ in range(2):
         assert source.pages(list(PAGES)).tobytes() == b"".join(PAGES.values())
@@ -322,7 +322,7 @@ def test_wild_places_of_notes_and_vmcoreinfo_are_harmless(tmp_path: Path) -> Non
 def test_pages_that_alternate_a_million_times_are_too_many_ranges(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("highmem.image.kdump.MAX_SEGMENTS", 100)
+    monkeypatch.setattr("highmem.image.formats.kdump.MAX_SEGMENTS", 100)
     shared = dict.fromkeys(range(0, 202, 2), PAGES[1])
     with pytest.raises(InputError, match="more than 100 separate ranges"):
         opened(tmp_path, Kdump(shared))

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from highmem.errors import InputError
-from highmem.image.formats import open_source
-from highmem.image.source import ImageSource
+from highmem.image.formats.opening import open_source
+from highmem.image.formats.source import ImageSource
 from support.image_reading import check_source, content, short_id, spans
 from support.image_writers import lime
 

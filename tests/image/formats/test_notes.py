@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from highmem.image.notes import read_notes, read_vmcoreinfo
+from highmem.image.formats.notes import read_notes, read_vmcoreinfo
 from support.image_writers import note, prstatus, qemu_state
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import zstandard
 
-from highmem.image.formats import open_source
-from highmem.image.source import ImageSource, iter_chunks
+from highmem.image.formats.opening import open_source
+from highmem.image.formats.source import ImageSource, iter_chunks
 from support.image_qemu import (
     DIRECTORY,
     PATTERN,

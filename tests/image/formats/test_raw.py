@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from highmem.errors import BusError, InputError, UsageError
-from highmem.image.formats import open_source
-from highmem.image.source import NotInImageError, iter_chunks
+from highmem.image.formats.opening import open_source
+from highmem.image.formats.source import NotInImageError, iter_chunks
 from support.image_reading import check_source, content, short_id, spans
 
 DATA = random.Random(1).randbytes(5 * 4096 + 100)

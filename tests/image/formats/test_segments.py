@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from highmem.image.segments import Segments, as_ranges
-from highmem.image.source import PHYSICAL_LIMIT
+from highmem.image.formats.segments import Segments, as_ranges
+from highmem.image.formats.source import PHYSICAL_LIMIT
 
 PIECES = st.lists(
     st.tuples(st.integers(0, 60), st.integers(1, 20), st.integers(0, 3)), min_size=1, max_size=12

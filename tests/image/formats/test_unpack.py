@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from highmem.compiled import load_source
-from highmem.image import _unpack
+from highmem.image.formats import _unpack
 from support.image_reading import short_id
 from support.image_writers import lzo_literals, snappy_literals
 
-INTERPRETED = load_source("highmem.image._unpack", "highmem.image._unpack_interpreted")
+INTERPRETED = load_source("highmem.image.formats._unpack", "highmem.image._unpack_interpreted")
 both_ways = pytest.mark.parametrize(
     "way",
     [

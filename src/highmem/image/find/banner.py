@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .roots import low_frames
-from .source import FRAME_SIZE, ImageSource
+from highmem.image.find.roots import low_frames
+from highmem.image.formats.source import FRAME_SIZE, ImageSource
 
 __all__ = ["Banner", "find_banner", "find_vmcoreinfo", "has_banner", "vmcoreinfo_symbol"]
 

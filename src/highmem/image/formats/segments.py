@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from .source import PHYSICAL_LIMIT, RamRange
+from highmem.image.formats.source import PHYSICAL_LIMIT, RamRange
 
 __all__ = ["MAX_SEGMENTS", "Segments", "as_ranges", "join_ranges"]
 

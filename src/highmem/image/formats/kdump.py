@@ -16,15 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from highmem.errors import InputError
-
-from .bitmap import Bitmap
-from .flat import every_frame
-from .kdump_header import BLOCK, MAGIC, Header, read_header
-from .kdump_pages import PACKINGS, UNPACKED_LIMIT, PageDamagedError, unpacker
-from .mapped import MappedFile
-from .notes import MAX_NOTES, NoteFacts, read_notes, read_vmcoreinfo
-from .segments import MAX_SEGMENTS, join_ranges
-from .source import (
+from highmem.image.formats.bitmap import Bitmap
+from highmem.image.formats.flat import every_frame
+from highmem.image.formats.kdump_header import BLOCK, MAGIC, Header, read_header
+from highmem.image.formats.kdump_pages import PACKINGS, UNPACKED_LIMIT, PageDamagedError, unpacker
+from highmem.image.formats.mapped import MappedFile
+from highmem.image.formats.notes import MAX_NOTES, NoteFacts, read_notes, read_vmcoreinfo
+from highmem.image.formats.segments import MAX_SEGMENTS, join_ranges
+from highmem.image.formats.source import (
     FRAME_SHIFT,
     FRAME_SIZE,
     Bytes,

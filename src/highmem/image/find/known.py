@@ -13,15 +13,14 @@ from functools import cached_property
 import numpy as np
 
 from highmem.errors import BusError, HighmemError
-
-from .banner import Banner, find_banner, has_banner, vmcoreinfo_symbol
-from .exports import find_exports
-from .identify import Measured, moved_symbols
-from .kallsyms import find_kallsyms
-from .kernelcode import find_window_bounds
-from .roots import Root, kernel_text
-from .source import FRAME_SHIFT, FRAME_SIZE, Bytes, ImageSource
-from .symbols import Symbols, load_symbols
+from highmem.image.find.banner import Banner, find_banner, has_banner, vmcoreinfo_symbol
+from highmem.image.find.exports import find_exports
+from highmem.image.find.identify import Measured, moved_symbols
+from highmem.image.find.kallsyms import find_kallsyms
+from highmem.image.find.kernelcode import find_window_bounds
+from highmem.image.find.roots import Root, kernel_text
+from highmem.image.find.symbols import Symbols, load_symbols
+from highmem.image.formats.source import FRAME_SHIFT, FRAME_SIZE, Bytes, ImageSource
 
 __all__ = ["Known", "UnmappedError", "read_known"]
 

@@ -16,12 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from highmem.errors import InputError
-
-from .flat import FlatSource
-from .mapped import MappedFile
-from .notes import MAX_NOTES, NoteFacts, read_notes
-from .segments import MAX_SEGMENTS, Segments, as_ranges
-from .source import PHYSICAL_LIMIT, Claims, RamRange
+from highmem.image.formats.flat import FlatSource
+from highmem.image.formats.mapped import MappedFile
+from highmem.image.formats.notes import MAX_NOTES, NoteFacts, read_notes
+from highmem.image.formats.segments import MAX_SEGMENTS, Segments, as_ranges
+from highmem.image.formats.source import PHYSICAL_LIMIT, Claims, RamRange
 
 __all__ = ["MAGIC", "open_elf"]
 

@@ -23,9 +23,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from highmem.errors import InputError
+from highmem.image.formats.mapped import MappedFile
 from highmem.trace.printable import printable
-
-from .mapped import MappedFile
 
 __all__ = ["BLOCK", "MAGIC", "MAX_MAPNR", "Header", "read_header"]
 

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from highmem.errors import InputError, UsageError
+from highmem.image.find.banner import find_vmcoreinfo, vmcoreinfo_symbol
+from highmem.image.find.roots import Evidence, Root, examine, find_roots, judge
+from highmem.image.formats.source import ImageSource
+from highmem.image.tables import image_mode, read_mappings
 from highmem.kernel.layout_geometry import PAGE_OFFSETS
-
-from .banner import find_vmcoreinfo, vmcoreinfo_symbol
-from .roots import Evidence, Root, examine, find_roots, judge
-from .source import ImageSource
-from .tables import image_mode, read_mappings
 
 __all__ = ["PAGING", "collect_roots", "find_note"]
 

@@ -19,11 +19,10 @@ from __future__ import annotations
 import struct
 
 from highmem.errors import InputError
-
-from .flat import FlatSource
-from .mapped import MappedFile
-from .segments import MAX_SEGMENTS, Segments
-from .source import PHYSICAL_LIMIT, counted
+from highmem.image.formats.flat import FlatSource
+from highmem.image.formats.mapped import MappedFile
+from highmem.image.formats.segments import MAX_SEGMENTS, Segments
+from highmem.image.formats.source import PHYSICAL_LIMIT, counted
 
 __all__ = ["MAGIC", "open_lime"]
 

@@ -17,12 +17,11 @@ from operator import itemgetter
 import numpy as np
 import numpy.typing as npt
 
+from highmem.image.formats.source import FRAME_SHIFT, FRAME_SIZE, Bytes, ImageSource
+from highmem.image.tables import MAY_WRITE, Entries, Ints, Mappings, image_mode, read_mappings
 from highmem.kernel.layout_geometry import PAGE_OFFSETS
 from highmem.machine.entry import PRESENT, PSE
 from highmem.machine.paging import PagingMode
-
-from .source import FRAME_SHIFT, FRAME_SIZE, Bytes, ImageSource
-from .tables import MAY_WRITE, Entries, Ints, Mappings, image_mode, read_mappings
 
 __all__ = ["Evidence", "Root", "examine", "find_roots", "judge", "kernel_text", "low_frames"]
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from .source import Bytes, Flags
+from highmem.image.formats.source import Bytes, Flags
 
 __all__ = ["Bitmap"]
 

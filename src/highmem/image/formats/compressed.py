@@ -12,9 +12,8 @@ import tempfile
 from collections.abc import Callable
 
 from highmem.errors import InputError
+from highmem.image.formats.mapped import MappedFile, os_cause
 from highmem.trace import source as streams
-
-from .mapped import MappedFile, os_cause
 
 __all__ = ["SPOOL_LIMIT", "Progress", "compression", "spool", "spooled"]
 

@@ -20,8 +20,7 @@ import os
 import struct
 
 from highmem.errors import InputError
-
-from .mapped import MappedFile
+from highmem.image.formats.mapped import MappedFile
 
 __all__ = ["MAGIC", "rearrange"]
 

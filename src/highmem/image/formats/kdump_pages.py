@@ -6,8 +6,7 @@ import zlib
 from collections.abc import Callable
 
 from highmem.compiled import load
-
-from .source import FRAME_SIZE
+from highmem.image.formats.source import FRAME_SIZE
 
 __all__ = ["PACKINGS", "UNPACKED_LIMIT", "PageDamagedError", "unpacker"]
 
@@ -31,7 +30,7 @@ def unpacker(name: str) -> Callable[[bytes], bytes]:
     if name == "none":
         return _whole
     # Compiled where it is; both take and give bytearrays because C needs something writable.
-    inner = getattr(load("highmem.image._unpack"), "lzo1x" if name == "lzo" else "snappy")
+    inner = getattr(load("highmem.image.formats._unpack"), "lzo1x" if name == "lzo" else "snappy")
 
     def unpack(data: bytes) -> bytes:
         page = bytearray(FRAME_SIZE)

@@ -11,9 +11,8 @@ from typing import Self
 import numpy as np
 
 from highmem.errors import InputError
+from highmem.image.formats.source import Bytes
 from highmem.trace.printable import printable
-
-from .source import Bytes
 
 __all__ = ["MappedFile", "os_cause"]
 

@@ -6,13 +6,13 @@ import os
 from collections.abc import Callable, Sequence
 
 from highmem.errors import InputError, UsageError
+from highmem.image.formats.compressed import Progress, compression, spool, spooled
+from highmem.image.formats.mapped import MappedFile
+from highmem.image.formats.raw import open_raw
+from highmem.image.formats.source import ImageSource
 from highmem.kernel.layout_ram import memparse
 
 from . import elfcore, flattened, kdump, lime
-from .compressed import Progress, compression, spool, spooled
-from .mapped import MappedFile
-from .raw import open_raw
-from .source import ImageSource
 
 __all__ = ["open_source"]
 

@@ -13,10 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from highmem.errors import InputError
-
-from .mapped import MappedFile
-from .segments import Segments, as_ranges
-from .source import (
+from highmem.image.formats.mapped import MappedFile
+from highmem.image.formats.segments import Segments, as_ranges
+from highmem.image.formats.source import (
     FRAME_SHIFT,
     FRAME_SIZE,
     Bytes,

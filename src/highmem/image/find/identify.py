@@ -11,14 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from highmem.errors import HighmemError, InputError
+from highmem.image.find.roots import Evidence, Root
+from highmem.image.find.symbols import Symbols
 from highmem.kernel.families import FAMILIES
 from highmem.kernel.layout import Layout
 from highmem.kernel.layout_geometry import GEOMETRIES, Geometry
 from highmem.kernel.profile import Profile, builtin_profiles, make_profile
 from highmem.machine.entry import GLOBAL, NX
-
-from .roots import Evidence, Root
-from .symbols import Symbols
 
 __all__ = ["Measured", "choose_profile", "fit_layout", "fit_profile", "moved_symbols"]
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from highmem.errors import InputError
-
-from .flat import FlatSource
-from .mapped import MappedFile
-from .segments import Segments
-from .source import FRAME_SIZE, PHYSICAL_LIMIT
+from highmem.image.formats.flat import FlatSource
+from highmem.image.formats.mapped import MappedFile
+from highmem.image.formats.segments import Segments
+from highmem.image.formats.source import FRAME_SIZE, PHYSICAL_LIMIT
 
 __all__ = ["open_raw"]
 

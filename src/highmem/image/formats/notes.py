@@ -20,9 +20,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
+from highmem.image.formats.source import CpuState, counted
 from highmem.trace.printable import printable
-
-from .source import CpuState, counted
 
 __all__ = ["MAX_NOTES", "NoteFacts", "read_notes", "read_vmcoreinfo"]
 

@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from highmem.errors import InputError, UsageError
-
-from .kallsyms import Kallsyms
-from .tables import Ints
+from highmem.image.find.kallsyms import Kallsyms
+from highmem.image.tables import Ints
 
 __all__ = ["Symbols", "load_symbols"]
 
