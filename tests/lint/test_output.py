@@ -98,7 +98,9 @@ def test_json_is_as_the_schema_says(where: str) -> None:
     schema = json.loads((Path(__file__).parents[2] / "docs" / "lint.schema.json").read_bytes())
     checker = jsonschema.Draft202012Validator(schema)
     one = finding(where)
-    shown = Shown(shown_of(where, one).report, (one,), ((one, "why"),), {"of other rules": 2}, ("n",))
+    shown = Shown(
+        shown_of(where, one).report, (one,), ((one, "why"),), {"of other rules": 2}, ("n",)
+    )
     document = json.loads(json.dumps(lint_document(shown, fingerprints(shown.findings))))
     checker.validate(document)
     assert not checker.is_valid({**document, "more": 1})

@@ -56,10 +56,8 @@ class Accesses(Context):
     ) -> None:
         if window.id[1] or self._mapped_otherwise(window, state):
             return
-        if self._next_turn(window, start):
-            sure = max((sure, Confidence.LIKELY), key=list(Confidence).index)
-        if state.merged:
-            sure = Confidence.LIKELY
+        if self._next_turn(window, start) or state.merged:
+            sure = Confidence.POSSIBLE
         line = self.source.position(window.closed_at)[0]
         what = f"{self.named(window, state)} {how} after line {line} unmapped it"
         self.report("stale-access", (start, end), what, sure, state, window)

@@ -19,8 +19,10 @@ __all__ = ["CONFIDENCE", "RELEASES", "Context", "Raw", "weaker"]
 
 CONFIDENCE = (Confidence.CERTAIN, Confidence.LIKELY, Confidence.POSSIBLE)
 RELEASES = re.compile(
-    r"unmap|put|release|free|done|finish|end|stop|clean|complete|destroy|drop|abort|fini|close"
+    r"unmap|release|free|destroy|clean|complete"
+    r"|(?:^|_)(?:put|done|finish|fini|end|stop|drop|abort|close|set|attach|enqueue|store)(?:_|$)"
 )
+"""Names of functions that may unmap, or keep, what they are given."""
 
 
 def weaker(*confidences: Confidence) -> Confidence:
@@ -217,8 +219,10 @@ class Context:
     def confidence(self, window: Window, state: State) -> Confidence:
         """How sure a finding about an open window can be."""
         found = Confidence.CERTAIN
-        if state.merged or window.id[1] or window.nullable:
+        if window.id[1] or window.nullable:
             found = Confidence.LIKELY
+        if state.merged:
+            found = Confidence.POSSIBLE  # what a condition said may be forgotten
         if window.given:
             given = Confidence.POSSIBLE if RELEASES.search(window.given) else Confidence.LIKELY
             found = weaker(found, given)

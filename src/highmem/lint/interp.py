@@ -91,11 +91,11 @@ class Interpreter(Calls):
                 return None
         known = seen.setdefault(number, _Seen(set(), set()))
         if len(known.keys) >= _STATES:
-            state.drop_unknown()
+            state.drop_unknown(all_facts=len(known.merged) >= _STATES)
             key: object = state.key()
             if key in known.merged or key in known.keys:
                 return None
-            if len(known.merged) >= _STATES:
+            if len(known.merged) >= 2 * _STATES:
                 self.partial("too many paths")
                 return None
             known.merged.add(key)

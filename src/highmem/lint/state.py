@@ -162,9 +162,12 @@ class State:
         """Places that hold an address in the window."""
         return [place for place, value in self.env.items() if window_of(value) == window]
 
-    def drop_unknown(self) -> None:
-        """Forget facts, and values that are neither windows nor constants."""
-        self.facts = {key: fact for key, fact in self.facts.items() if key[0] == "v"}
+    def drop_unknown(self, *, all_facts: bool = False) -> None:
+        """Forget values that are neither windows nor constants, and facts but those about what
+        came in as it was, or these too."""
+        self.facts = {
+            key: fact for key, fact in self.facts.items() if key[0] == "v" and not all_facts
+        }
         shown = {window.what for window in self.windows.values() if window.status != "closed"}
         self.env = {
             place: value

@@ -157,6 +157,7 @@ class Windows(Guards, Deprecated):
         # Waiting for others while holding many slots is how tasks come to wait for each other.
         waits = rule == "pool-exhausted" and self.table.sleepers.keys() & set(self.calls.values())
         sure = Confidence.LIKELY if waits or rule == "too-deep" else Confidence.POSSIBLE
+        sure = weaker(sure, self.confidence(earlier, state))
         at = (window.id[0], window.id[0] + len(window.call))
         self.report(rule, at, what, sure, state, window)
 
@@ -166,7 +167,9 @@ class Windows(Guards, Deprecated):
         line = self.source.position(window.closed_at)[0]
         what = f"{close.name}() of {self.named(window, state)}, which line {line} unmapped already"
         turns = set(self.loops_of(window.closed_at)) - set(self.loops_of(instr.start))
-        sure = Confidence.LIKELY if state.merged or turns else Confidence.CERTAIN
+        sure = Confidence.LIKELY if turns else Confidence.CERTAIN
+        if state.merged:
+            sure = Confidence.POSSIBLE
         self.report("double-unmap", (instr.start, instr.end), what, sure, state, window)
 
     def _close_foreign(
