@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from highmem.lint.lower import make_parser
-from highmem.lint.macros import prepare
+from highmem.lint.syntax.lower import make_parser
+from highmem.lint.syntax.macros import prepare
 
 PIECES = [
     "list_for_each_entry(a, &b->list, link) {", "}", "x = min_t(unsigned int, a, b);", "(", ")",

@@ -12,10 +12,10 @@ import pytest
 from rich.console import Console
 
 from highmem.findings import RULES, Confidence
-from highmem.lint.excerpt import Excerpts
-from highmem.lint.fingerprint import fingerprints
 from highmem.lint.result import LintFinding, Step
-from highmem.lint.select import Shown
+from highmem.lint.shown.excerpt import Excerpts
+from highmem.lint.shown.fingerprint import fingerprints
+from highmem.lint.shown.select import Shown
 from highmem.report.lint import (
     gcc_lines,
     github_lines,

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from highmem.errors import HighmemError, InputError, UsageError
 from highmem.lint.api import load_api
-from highmem.lint.baseline import baseline_document, load_baseline
-from highmem.lint.diffbase import left_halves, touched
 from highmem.lint.files import compiled_sources
-from highmem.lint.patch import Changed, git_patch, parse_patch, read_patch
 from highmem.lint.result import FunctionReport
-from highmem.lint.suppress import allowed, find_allows
+from highmem.lint.shown.baseline import baseline_document, load_baseline
+from highmem.lint.shown.diffbase import left_halves, touched
+from highmem.lint.shown.patch import Changed, git_patch, parse_patch, read_patch
+from highmem.lint.shown.suppress import allowed, find_allows
 from support.lint_findings import SOURCE, finding
 
 FUNCTIONS = (FunctionReport("copy_one", 1, 2, "full"),)

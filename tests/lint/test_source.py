@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from highmem.lint.conditionals import choices, find_groups
-from highmem.lint.source import MAX_BYTES, MAX_LINE, Rejected, Source, read_source, variants
+from highmem.lint.syntax.conditionals import choices, find_groups
+from highmem.lint.syntax.source import MAX_BYTES, MAX_LINE, Rejected, Source, read_source, variants
 
 
 def read(text: str) -> Source:

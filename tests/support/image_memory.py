@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from highmem.image.source import Claims, ImageSource, NotInImageError, RamRange
+from highmem.image.formats.source import Claims, ImageSource, NotInImageError, RamRange
 from highmem.machine.memory import PhysicalMemory
 
 __all__ = ["FrameSource", "Overlay", "source_of"]

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from highmem.errors import BusError, HighmemError
-from highmem.image.formats import open_source
-from highmem.image.source import FRAME_SIZE, PHYSICAL_LIMIT, ImageSource, RamRange
+from highmem.image.formats.opening import open_source
+from highmem.image.formats.source import FRAME_SIZE, PHYSICAL_LIMIT, ImageSource, RamRange
 
 __all__ = ["check_file", "check_source", "content", "short_id", "spans"]
 

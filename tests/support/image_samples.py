@@ -12,8 +12,8 @@ from typing import NamedTuple
 import zstandard
 
 from highmem.image import ImageKernel, open_image
-from highmem.image.candidates import collect_roots
-from highmem.image.known import read_known
+from highmem.image.find.candidates import collect_roots
+from highmem.image.find.known import read_known
 from highmem.image.tables import Mappings
 from support.image_memory import Overlay
 

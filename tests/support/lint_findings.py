@@ -6,7 +6,7 @@ from pathlib import Path
 
 from highmem.findings import RULES, Confidence
 from highmem.lint.result import FileReport, FunctionReport, LintFinding, LintReport, Step
-from highmem.lint.select import Shown
+from highmem.lint.shown.select import Shown
 
 __all__ = ["SOURCE", "finding", "report_of", "shown_of"]
 

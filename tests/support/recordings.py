@@ -210,7 +210,7 @@ class Recorder:
     def enter(self, symbol: str, **fields: int) -> None:
         """The event of *symbol*'s entry."""
         self._heard = len(self.kernel.log)
-        letter = "u" if "unmap" in symbol else "m"
+        letter = "u" if "unmap" in symbol else "f" if "flush" in symbol else "m"
         shown = tuple((k, str(v) if k == "type" else f"{v:#x}") for k, v in fields.items())
         self._add(Call(f"{letter}_{symbol}", f"{symbol}+0x0/0x90", shown))
 

@@ -14,7 +14,7 @@ from highmem.errors import UsageError
 from highmem.findings import RULES, Confidence
 
 if TYPE_CHECKING:
-    from highmem.lint.select import Selection, Shown
+    from highmem.lint.shown.select import Selection, Shown
 
 __all__ = ["lint"]
 
@@ -60,7 +60,7 @@ def lint(ctx: click.Context, /, **given: Any) -> None:
     PATH is a file, a directory or a kernel tree.  No build, no headers, no configuration.
     Functions that map or unmap for others are found by themselves among the files given.
     """
-    from highmem.lint.select import select
+    from highmem.lint.shown.select import select
 
     if not given["paths"] and not given["database"] and given["diff"] is None:
         raise click.UsageError("give a file or a directory, --compile-commands or --diff")
@@ -79,7 +79,7 @@ def lint(ctx: click.Context, /, **given: Any) -> None:
 
 def _selection(given: dict[str, Any]) -> Selection:
     from highmem.lint.files import compiled_sources
-    from highmem.lint.select import Selection
+    from highmem.lint.shown.select import Selection
 
     paths = list(given["paths"])
     if given["database"] is not None:
@@ -134,7 +134,7 @@ def _progress() -> Iterator[Callable[[int, int], None] | None]:
 def _write_baseline(path: str, shown: Shown) -> None:
     import json
 
-    from highmem.lint.baseline import baseline_document
+    from highmem.lint.shown.baseline import baseline_document
 
     if path == "-":
         raise UsageError("--write-baseline needs a file")
@@ -146,8 +146,8 @@ def _write_baseline(path: str, shown: Shown) -> None:
 def _write(shown: Shown, form: str, stream: TextIO, *, quiet: bool) -> None:
     import json
 
-    from highmem.lint.excerpt import Excerpts
-    from highmem.lint.fingerprint import fingerprints
+    from highmem.lint.shown.excerpt import Excerpts
+    from highmem.lint.shown.fingerprint import fingerprints
     from highmem.report import lint as report
 
     if form == "text":

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from highmem.lint.api import ApiTable, load_api
     from highmem.lint.driver import LintOptions, lint_paths, lint_source
+    from highmem.lint.paths.summaries import Summaries
     from highmem.lint.result import FileReport, FunctionReport, LintFinding, LintReport, Step
-    from highmem.lint.summaries import Summaries
 
 __all__ = [
     "ApiTable",
@@ -40,7 +40,7 @@ _HOMES = {
     "LintOptions": "driver",
     "LintReport": "result",
     "Step": "result",
-    "Summaries": "summaries",
+    "Summaries": "paths.summaries",
     "lint_paths": "driver",
     "lint_source": "driver",
     "load_api": "api",

@@ -14,8 +14,8 @@ from pathlib import Path
 from highmem.errors import InputError
 from highmem.lint.api import ApiTable, load_api
 from highmem.lint.cache import Cache, Stamp
+from highmem.lint.paths.summaries import Summaries, Summary
 from highmem.lint.result import FileReport, LintReport
-from highmem.lint.source import MAX_BYTES
 from highmem.lint.stages import (
     Outcome,
     analyse,
@@ -24,7 +24,7 @@ from highmem.lint.stages import (
     needles,
     tool_digest,
 )
-from highmem.lint.summaries import Summaries, Summary
+from highmem.lint.syntax.source import MAX_BYTES
 from highmem.lint.workers import run_all
 
 __all__ = ["LintOptions", "lint_paths", "lint_source"]

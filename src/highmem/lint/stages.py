@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from highmem import __version__
-from highmem.lint.analyse import FileAnalysis
 from highmem.lint.api import ApiTable
-from highmem.lint.lower import make_parser
-from highmem.lint.pageaddr import ADDRESS_CALLS
+from highmem.lint.paths.analyse import FileAnalysis
+from highmem.lint.paths.summaries import Summaries, Summary
 from highmem.lint.result import FileReport
-from highmem.lint.source import Rejected, read_source
-from highmem.lint.summaries import Summaries, Summary
+from highmem.lint.rules.pageaddr import ADDRESS_CALLS
+from highmem.lint.syntax.lower import make_parser
+from highmem.lint.syntax.source import Rejected, read_source
 
 if TYPE_CHECKING:
     from tree_sitter import Parser
@@ -116,7 +116,7 @@ def grouped(strings: tuple[bytes, ...]) -> tuple[tuple[bytes, tuple[bytes, ...]]
 def tool_digest() -> bytes:
     """Changes with the version and with every line of the analysis and its tables."""
     digest = hashlib.sha256(__version__.encode())
-    for path in sorted(Path(__file__).parent.glob("*")):
+    for path in sorted(Path(__file__).parent.rglob("*")):
         if path.suffix in (".py", ".toml"):
             digest.update(path.read_bytes())
     return digest.digest()

@@ -12,9 +12,9 @@ from rich.text import Text
 
 from highmem import __version__
 from highmem.findings import RULES, Confidence, Level
-from highmem.lint.excerpt import Excerpts
 from highmem.lint.result import LintFinding
-from highmem.lint.select import Shown
+from highmem.lint.shown.excerpt import Excerpts
+from highmem.lint.shown.select import Shown
 from highmem.trace.printable import printable
 
 __all__ = [  # table

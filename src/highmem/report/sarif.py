@@ -14,10 +14,10 @@ from urllib.parse import quote
 
 from highmem import __version__
 from highmem.findings import RULES, Rule
-from highmem.lint.excerpt import Excerpts
-from highmem.lint.fingerprint import shown_path
 from highmem.lint.result import LintFinding
-from highmem.lint.select import Shown
+from highmem.lint.shown.excerpt import Excerpts
+from highmem.lint.shown.fingerprint import shown_path
+from highmem.lint.shown.select import Shown
 from highmem.report.lint import level_of
 
 __all__ = ["sarif_document"]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from highmem.lint.declarations import Declarations
-from highmem.lint.graph import Block, Expr, Graph, Instr, Loop, add_goto_loops, written
-from highmem.lint.macros import LoopMacro, prepare
+from highmem.lint.syntax.declarations import Declarations
+from highmem.lint.syntax.graph import Block, Expr, Graph, Instr, Loop, add_goto_loops, written
+from highmem.lint.syntax.macros import LoopMacro, prepare
 
 if TYPE_CHECKING:
     from tree_sitter import Node, Parser
 
-    from highmem.lint.source import Function
+    from highmem.lint.syntax.source import Function
 
 __all__ = ["lower", "make_parser"]
 
@@ -176,7 +176,7 @@ class _Statements(Declarations):
         self.at = after
 
     def on_while_statement(self, node: Node) -> None:
-        """Also what :mod:`highmem.lint.macros` made a loop of."""
+        """Also what :mod:`highmem.lint.syntax.macros` made a loop of."""
         condition = node.child_by_field_name("condition")
         body = node.child_by_field_name("body")
         macro = self.macros.get(node.start_byte)

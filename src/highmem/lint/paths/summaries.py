@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from highmem.lint.values import Value, leaves
+from highmem.lint.paths.values import Value, leaves
 
 __all__ = ["Summaries", "Summary", "portable", "resolve", "resolve_place"]
 

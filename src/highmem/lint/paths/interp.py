@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from highmem.lint.calls import Calls
-from highmem.lint.facts import assume
-from highmem.lint.graph import Block, Instr
-from highmem.lint.liveness import Liveness
-from highmem.lint.state import State
-from highmem.lint.values import PAGE_SIZE, Value, leaves, mentions_window, names_of, root
+from highmem.lint.paths.facts import assume
+from highmem.lint.paths.state import State
+from highmem.lint.paths.values import PAGE_SIZE, Value, leaves, mentions_window, names_of, root
+from highmem.lint.rules.calls import Calls
+from highmem.lint.syntax.graph import Block, Instr
+from highmem.lint.syntax.liveness import Liveness
 
 __all__ = ["Interpreter"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 from highmem.findings import Confidence
-from highmem.lint.context import Context
-from highmem.lint.graph import Expr, Instr
-from highmem.lint.state import State
-from highmem.lint.values import Value
+from highmem.lint.paths.context import Context
+from highmem.lint.paths.state import State
+from highmem.lint.paths.values import Value
+from highmem.lint.syntax.graph import Expr, Instr
 
 __all__ = ["ADDRESS_CALLS", "PageAddresses"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 from highmem.findings import Confidence
-from highmem.lint.context import Context
-from highmem.lint.graph import Instr
-from highmem.lint.state import State, Window
+from highmem.lint.paths.context import Context
+from highmem.lint.paths.state import State, Window
+from highmem.lint.syntax.graph import Instr
 
 __all__ = ["DEPRECATED", "Deprecated"]
 

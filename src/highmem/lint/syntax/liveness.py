@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from highmem.lint.graph import Block, Expr, Graph, Instr, children
+from highmem.lint.syntax.graph import Block, Expr, Graph, Instr, children
 
 __all__ = ["Liveness"]
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from highmem.errors import InputError
 from highmem.findings import Confidence
 from highmem.lint.api import load_api
-from highmem.lint.baseline import load_baseline
 from highmem.lint.cache import Cache
-from highmem.lint.diffbase import left_halves, touched
 from highmem.lint.driver import LintOptions, lint_paths
-from highmem.lint.patch import Changed, read_patch
 from highmem.lint.result import LintFinding, LintReport
-from highmem.lint.suppress import allowed
+from highmem.lint.shown.baseline import load_baseline
+from highmem.lint.shown.diffbase import left_halves, touched
+from highmem.lint.shown.patch import Changed, read_patch
+from highmem.lint.shown.suppress import allowed
 
 __all__ = ["Selection", "Shown", "select"]
 

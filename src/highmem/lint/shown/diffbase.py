@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 
 from highmem.findings import RULES, Confidence
 from highmem.lint.api import ApiTable
-from highmem.lint.patch import Changed
 from highmem.lint.result import LintFinding, Step
+from highmem.lint.shown.patch import Changed
 
 __all__ = ["left_halves", "touched"]
 

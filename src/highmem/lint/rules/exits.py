@@ -6,12 +6,12 @@ from collections import Counter
 from dataclasses import dataclass
 
 from highmem.findings import Confidence
-from highmem.lint.context import RELEASES, weaker
-from highmem.lint.graph import Block
-from highmem.lint.state import State, Window
-from highmem.lint.summaries import Summary, portable
-from highmem.lint.values import ERROR, ZERO, Value, WindowId, root
-from highmem.lint.windows import Windows
+from highmem.lint.paths.context import RELEASES, weaker
+from highmem.lint.paths.state import State, Window
+from highmem.lint.paths.summaries import Summary, portable
+from highmem.lint.paths.values import ERROR, ZERO, Value, WindowId, root
+from highmem.lint.rules.windows import Windows
+from highmem.lint.syntax.graph import Block
 
 __all__ = ["End", "Exits"]
 

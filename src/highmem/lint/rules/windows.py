@@ -6,12 +6,12 @@ import re
 
 from highmem.findings import Confidence
 from highmem.lint.api import Close
-from highmem.lint.context import weaker
-from highmem.lint.deprecated import Deprecated
-from highmem.lint.graph import Expr, Instr
-from highmem.lint.guards import Guards
-from highmem.lint.state import State, Window
-from highmem.lint.values import PAGE_SIZE, ZERO, Value, leaves
+from highmem.lint.paths.context import weaker
+from highmem.lint.paths.state import State, Window
+from highmem.lint.paths.values import PAGE_SIZE, ZERO, Value, leaves
+from highmem.lint.rules.deprecated import Deprecated
+from highmem.lint.rules.guards import Guards
+from highmem.lint.syntax.graph import Expr, Instr
 
 __all__ = ["Windows"]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from highmem.errors import InputError
-from highmem.lint.fingerprint import fingerprints, shown_path
 from highmem.lint.result import LintFinding
+from highmem.lint.shown.fingerprint import fingerprints, shown_path
 
 __all__ = ["Baseline", "baseline_document", "load_baseline"]
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from highmem.lint.units import size_of
+from highmem.lint.syntax.units import size_of
 
 __all__ = [
     "ERROR",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from highmem.lint.state import State
-from highmem.lint.values import ERROR, ZERO, Value
+from highmem.lint.paths.state import State
+from highmem.lint.paths.values import ERROR, ZERO, Value
 
 __all__ = ["assume"]
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from highmem.findings import Confidence
 from highmem.lint.api import ApiTable, Family
-from highmem.lint.evaluate import FileFacts, Typing, evaluate, place_of
-from highmem.lint.graph import Block, Expr, Graph, Instr, children, names_in
-from highmem.lint.source import Function, Source
-from highmem.lint.state import State, Trail, Window
-from highmem.lint.summaries import Summaries, portable
-from highmem.lint.values import Value, WindowId, window_of
+from highmem.lint.paths.evaluate import FileFacts, Typing, evaluate, place_of
+from highmem.lint.paths.state import State, Trail, Window
+from highmem.lint.paths.summaries import Summaries, portable
+from highmem.lint.paths.values import Value, WindowId, window_of
+from highmem.lint.syntax.graph import Block, Expr, Graph, Instr, children, names_in
+from highmem.lint.syntax.source import Function, Source
 
 __all__ = ["CONFIDENCE", "RELEASES", "Context", "Raw", "weaker"]
 

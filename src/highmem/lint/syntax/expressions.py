@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from highmem.lint.graph import Block, Expr, Instr, children
+from highmem.lint.syntax.graph import Block, Expr, Instr, children
 
 if TYPE_CHECKING:
     from tree_sitter import Node

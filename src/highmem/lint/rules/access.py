@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from highmem.findings import Confidence
 from highmem.lint.api import Access, Inside
-from highmem.lint.context import Context
-from highmem.lint.graph import Instr
-from highmem.lint.state import State, Window
-from highmem.lint.values import PAGE_SIZE, Value, as_number, window_of
+from highmem.lint.paths.context import Context
+from highmem.lint.paths.state import State, Window
+from highmem.lint.paths.values import PAGE_SIZE, Value, as_number, window_of
+from highmem.lint.syntax.graph import Instr
 
 __all__ = ["Accesses"]
 

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Iterator
 
 from highmem.lint.api import ApiTable
-from highmem.lint.evaluate import FileFacts
-from highmem.lint.source import Source
+from highmem.lint.paths.evaluate import FileFacts
+from highmem.lint.syntax.source import Source
 
 __all__ = ["file_facts"]
 

@@ -6,16 +6,16 @@ import re
 from collections.abc import Callable
 
 from highmem.findings import Confidence
-from highmem.lint.access import Accesses
 from highmem.lint.api import Close, Iterator, Open
-from highmem.lint.atomic import Atomic
-from highmem.lint.deprecated import DEPRECATED
-from highmem.lint.exits import Exits
-from highmem.lint.graph import Block, Expr, Instr, names_in
-from highmem.lint.pageaddr import ADDRESS_CALLS, PageAddresses
-from highmem.lint.state import State, Window
-from highmem.lint.summaries import Summary, resolve, resolve_place
-from highmem.lint.values import Value, leaves, mentions_window, root, window_of
+from highmem.lint.paths.state import State, Window
+from highmem.lint.paths.summaries import Summary, resolve, resolve_place
+from highmem.lint.paths.values import Value, leaves, mentions_window, root, window_of
+from highmem.lint.rules.access import Accesses
+from highmem.lint.rules.atomic import Atomic
+from highmem.lint.rules.deprecated import DEPRECATED
+from highmem.lint.rules.exits import Exits
+from highmem.lint.rules.pageaddr import ADDRESS_CALLS, PageAddresses
+from highmem.lint.syntax.graph import Block, Expr, Instr, names_in
 
 __all__ = ["Calls"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from highmem.lint.graph import Expr, Graph
-from highmem.lint.state import State
-from highmem.lint.units import element_size
-from highmem.lint.values import ERROR, ZERO, Value, arithmetic, as_number, number, window_of
+from highmem.lint.paths.state import State
+from highmem.lint.paths.values import ERROR, ZERO, Value, arithmetic, as_number, number, window_of
+from highmem.lint.syntax.graph import Expr, Graph
+from highmem.lint.syntax.units import element_size
 
 __all__ = ["FileFacts", "Typing", "evaluate", "place_of"]
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from highmem.lint.api import ApiTable
-from highmem.lint.source import Function
+from highmem.lint.syntax.source import Function
 
 __all__ = ["WAITS", "sleeping_functions"]
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from highmem.lint.conditionals import Group, choices, find_groups, primary, selected
+from highmem.lint.syntax.conditionals import Group, choices, find_groups, primary, selected
 
 __all__ = ["Function", "Rejected", "Source", "read_source", "variants"]
 

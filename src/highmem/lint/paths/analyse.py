@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING
 
 from highmem.findings import RULES, Confidence
 from highmem.lint.api import ApiTable
-from highmem.lint.context import CONFIDENCE, Raw, weaker
-from highmem.lint.filefacts import file_facts
-from highmem.lint.interp import Interpreter
-from highmem.lint.lower import lower
-from highmem.lint.messages import kernel_does
-from highmem.lint.pageaddr import ADDRESS_CALLS
+from highmem.lint.paths.context import CONFIDENCE, Raw, weaker
+from highmem.lint.paths.filefacts import file_facts
+from highmem.lint.paths.interp import Interpreter
+from highmem.lint.paths.sleeping import sleeping_functions
+from highmem.lint.paths.state import Trail
+from highmem.lint.paths.summaries import Summaries, Summary
 from highmem.lint.result import FunctionReport, LintFinding, Step
-from highmem.lint.sleeping import sleeping_functions
-from highmem.lint.source import Function, Source, variants
-from highmem.lint.state import Trail
-from highmem.lint.summaries import Summaries, Summary
+from highmem.lint.rules.messages import kernel_does
+from highmem.lint.rules.pageaddr import ADDRESS_CALLS
+from highmem.lint.syntax.lower import lower
+from highmem.lint.syntax.source import Function, Source, variants
 
 if TYPE_CHECKING:
     from tree_sitter import Parser
 
-    from highmem.lint.graph import Graph
+    from highmem.lint.syntax.graph import Graph
 
 __all__ = ["FileAnalysis"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from highmem.lint.values import Value, WindowId, mentions_window, rename, root, window_of
+from highmem.lint.paths.values import Value, WindowId, mentions_window, rename, root, window_of
 
 __all__ = ["State", "Trail", "Window"]
 

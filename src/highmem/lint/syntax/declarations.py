@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from highmem.lint.expressions import Expressions
-from highmem.lint.graph import Expr, Instr
+from highmem.lint.syntax.expressions import Expressions
+from highmem.lint.syntax.graph import Expr, Instr
 
 if TYPE_CHECKING:
     from tree_sitter import Node

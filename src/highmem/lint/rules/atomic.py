@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from highmem.findings import Confidence
-from highmem.lint.context import Context
-from highmem.lint.graph import Instr
-from highmem.lint.sleeping import WAITS
-from highmem.lint.state import State, Window
+from highmem.lint.paths.context import Context
+from highmem.lint.paths.sleeping import WAITS
+from highmem.lint.paths.state import State, Window
+from highmem.lint.syntax.graph import Instr
 
 __all__ = ["Atomic"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from highmem.lint.context import Context
-from highmem.lint.state import State
+from highmem.lint.paths.context import Context
+from highmem.lint.paths.state import State
 
 __all__ = ["Guards"]
 

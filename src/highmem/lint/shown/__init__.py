@@ -1,0 +1,3 @@
+"""What of the findings is shown: baselines, allow comments, changes, fingerprints."""
+
+from __future__ import annotations
