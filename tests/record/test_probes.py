@@ -16,6 +16,7 @@ from highmem.trace.tracedat import TraceDat
 # What each release defines, read in arch/x86/mm/highmem_32.c, iomap_32.c and mm/highmem.c.
 FRAMES = {"kmap_atomic_pfn", "kmap_atomic_prot_pfn", "iomap_atomic_prot_pfn"}
 PERMANENT = {"kmap_high", "kunmap_high", "kmap_flush_unused"}
+PERMANENT_5_11 = {"kmap_high", "kunmap_high", "__kmap_flush_unused"}
 KERNELS = {
     "2.6.32": {"kmap_atomic", "kmap_atomic_prot", "kunmap_atomic", "iounmap_atomic"},
     "2.6.36": {"kmap_atomic", "kmap_atomic_prot", "kunmap_atomic_notypecheck", "iounmap_atomic"},
@@ -27,10 +28,10 @@ for _symbols in KERNELS.values():
     _symbols |= FRAMES | PERMANENT
 KERNELS["6.1"] = {
     *("__kmap_local_page_prot", "__kmap_local_pfn_prot", "kunmap_local_indexed"),
-    *PERMANENT,
+    *PERMANENT_5_11,
 }
 ERAS = dict.fromkeys(KERNELS, "stack") | {"2.6.32": "typed", "2.6.36": "typed", "6.1": "local"}
-LOCAL = KERNELS["6.1"] - PERMANENT
+LOCAL = KERNELS["6.1"] - PERMANENT_5_11
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -78,7 +79,7 @@ def test_only_the_typed_era_records_the_type() -> None:
         temporary = [
             line
             for line in probes_for(symbols).lines
-            if not line.startswith("r:") and line.split()[1] not in PERMANENT
+            if not line.startswith("r:") and line.split()[1] not in PERMANENT | PERMANENT_5_11
         ]
         assert {"type=%dx" in line for line in temporary} == {ERAS[kernel] == "typed"}
 

@@ -94,6 +94,32 @@ def test_a_recording_is_a_folder_and_leaves_nothing(any_shell: FakeKernel) -> No
     assert (kernel.tracefs / "saved_cmdlines_size").read_text() == "128\n"
 
 
+def test_functions_of_modules_that_come_meanwhile_are_saved_once(any_shell: FakeKernel) -> None:
+    kernel = any_shell
+    proc = kernel.folder / "proc"
+    (proc / "modules").write_text("module 4096 0 - Live 0xf8000000\n")
+    new = "f8100000 t misuse_init\t[mis_use]\nf8100100 d data\t[mis_use]\n"
+    both = "module 4096 0 - Live 0xf8000000\nmis_use 8192 0 - Live 0xf8100000 (O)\n"
+    (kernel.folder / "new").write_text(new + "f8200000 t not_of_it\t[other_mis_use]\n")
+    (kernel.folder / "both").write_text(both)
+    command = f"cat new >> {proc}/kallsyms; cat both > {proc}/modules"
+    status, _, error = kernel.run("-o", "rec", "--", "sh", "-c", command)
+    assert (status, error) == (0, "highmem record: 10 events in rec\n")
+    lines = (kernel.folder / "rec/kallsyms").read_text().splitlines()
+    assert [line for line in lines if "[" in line] == [
+        "f8000000 t kmap_atomic\t[module]",
+        "f8100000 t misuse_init\t[mis_use]",
+    ]
+
+
+def test_a_module_that_leaves_meanwhile_keeps_its_names(kernel: FakeKernel) -> None:
+    proc = kernel.folder / "proc"
+    (proc / "modules").write_text("module 4096 0 - Live 0xf8000000\n")
+    command = f": > {proc}/modules; sed -i '/module/d' {proc}/kallsyms"
+    assert kernel.run("-o", "rec", "--", "sh", "-c", command)[0] == 0
+    assert "f8000000 t kmap_atomic\t[module]\n" in (kernel.folder / "rec/kallsyms").read_text()
+
+
 @pytest.mark.parametrize("name", ["rec.tar", "rec.tar.gz"])
 def test_a_recording_may_be_one_tar(kernel: FakeKernel, name: str) -> None:
     status, _, error = kernel.run("-o", name, "-t", "1")

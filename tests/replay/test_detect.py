@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 
 from highmem.errors import UsageError
-from highmem.kernel.profile import make_profile
-from highmem.replay.detect import Evidence, _explain
-from highmem.trace.schema import SYMBOLS, Function
+from highmem.kernel.profile import builtin_profiles, load_profile, make_profile
+from highmem.replay.detect import Evidence, _explain, detect
+from highmem.trace.schema import SYMBOLS, Batch, Function
+from highmem.trace.source import ByteSource
+from highmem.trace.tracedat import TraceDat
 from support.recordings import Recorder, body_of, header_of, judge, rule_names, sample
+from support.trace_reading import read_bytes
+from support.tracedat_writer import Machine, Page, call, dat
 
 FAMILIES = ("T10", "S0", "S1", "S2", "S3", "S4", "L0", "L1")
 
@@ -62,6 +68,82 @@ def test_the_reason_has_the_kernel_s_names_of_the_functions() -> None:
 def test_every_function_has_a_name_in_the_reason(function: Function) -> None:
     how = _explain(make_profile("L1"), [], Evidence(functions={int(function)}))
     assert SYMBOLS[how.removeprefix("detected: calls ")] is function
+
+
+DEBIAN = [name for name in builtin_profiles() if name.startswith("debian-")]
+
+
+def temporary_windows(rec: Recorder) -> list[Batch]:
+    # Nothing in it shows PAE: no permanent window, no frame that is low on the other kernel.
+    for _ in range(4096):
+        rec.page()
+    rec.warm_up()
+    rec.run(1, "work")
+    page = rec.page()
+    rec.kunmap_atomic(rec.kmap_atomic(page))
+    rec.exit()
+    rec.go_on()
+    return list(read_bytes(rec.text()))
+
+
+@pytest.mark.parametrize("name", DEBIAN)
+def test_the_release_tells_what_the_addresses_leave_open(name: str) -> None:
+    profile = load_profile(name)
+    batches = temporary_windows(Recorder(profile))
+    release = profile.title.split()[1]
+    other = name.removesuffix("-pae") if profile.pae else f"{name}-pae"
+    chosen, _, how = detect(batches, release)
+    assert chosen == profile
+    assert how.endswith(f"; release {release}")
+    # Another build of the same kernel is nearer than any other.
+    near = release.replace("-50-", "-13-").replace("-32-", "-9-")
+    assert detect(batches, near)[0] == profile
+    unsure = detect(batches)[2]
+    assert "release" not in unsure
+    assert "as well" in unsure
+    assert (other in unsure) != (name in unsure)
+
+
+@pytest.mark.parametrize("name", [name for name in DEBIAN if not name.endswith("-pae")])
+def test_a_release_does_not_outweigh_the_addresses(name: str) -> None:
+    profile = load_profile(name)
+    rec = Recorder(profile)
+    program(rec)
+    batches = list(read_bytes(rec.text()))
+    wrong = f"{profile.title.split()[1]}-pae"
+    # It maps a frame that is low on every kernel with PAE.
+    chosen, _, how = detect(batches, wrong)
+    assert chosen == profile
+    assert how.endswith(f"; release {wrong}, which the addresses contradict")
+
+
+def test_a_kernel_that_is_not_built_in_gets_pae_from_its_release() -> None:
+    rec = Recorder(make_profile("S1", nr_cpus=8, pae=True, nx=True))
+    batches = temporary_windows(rec)
+    assert detect(batches, "3.2.0-4-686-pae")[0].pae
+    assert not detect(batches, "3.2.0-4-686")[0].pae
+
+
+@pytest.mark.parametrize(
+    ("uname", "release"),
+    [
+        (b"Linux box 6.1.0-50-686-pae i686", "6.1.0-50-686-pae"),
+        (b"Linux 10.0.box 5.10.0-32-686 #1 SMP i686 GNU/Linux\n", "5.10.0-32-686"),
+        (b"3.2.0-4-686-pae\n", "3.2.0-4-686-pae"),
+        (b"Linux box", ""),
+        (b"Linux 6.1", ""),
+        (b"", ""),
+        (b"FreeBSD box 13.1-RELEASE", ""),
+        (b"6.1.0\x1b[31m", "6.1.0\\x1b[31m"),
+        (b"6." + b"1" * 4000, ""),
+    ],
+)
+def test_the_release_is_read_out_of_what_uname_says(uname: bytes, release: str) -> None:
+    machine = Machine()
+    pages = {0: [Page(machine, 1).record(2, call(machine, "u", 1, 2))]}
+    data = dat(machine, pages, options=((5, uname),))
+    source = TraceDat(ByteSource("test.dat", io.BytesIO(data)), "-")
+    assert source.account.release == release
 
 
 def test_a_recording_that_no_kernel_explains_is_refused() -> None:

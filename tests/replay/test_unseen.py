@@ -38,6 +38,29 @@ def test_a_flush_without_a_probe_is_no_moved_window(family: str) -> None:
     assert verdict.unknown["flushes of permanent windows that were not recorded"] == 1
 
 
+@pytest.mark.parametrize("symbol", ["kmap_flush_unused", "__kmap_flush_unused"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_with_a_probe_on_the_flush_every_window_is_foreseen(family: str, symbol: str) -> None:
+    rec = recorder(family)
+    rec.run(0, "victim")
+    page, other = rec.page(), rec.page()
+    for one in (page, other):
+        rec.kmap(one)
+        rec.kunmap(one)
+    before = rec.kernel.page_address(page)
+    rec.enter(symbol)
+    rec.kernel.permanent.kmap_flush_unused()
+    after = rec.kmap(page)
+    assert after != before
+    rec.kunmap(page)
+    rec.exit()
+    rec.go_on()
+    verdict = rec.verdict()
+    assert verdict.permanent.flushes == 1
+    assert rule_names(verdict) == [] and verdict.wrong == 0 and verdict.unknown == {}
+    assert verdict.permanent.maps == 3
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_window_that_moves_without_reason_is_still_wrong(family: str) -> None:
     rec = recorder(family)

@@ -7,8 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from highmem.image.candidates import collect_roots
-from highmem.image.known import read_known
+from highmem.image.find.candidates import collect_roots
+from highmem.image.find.known import read_known
 from highmem.image.maps import map_rows
 from highmem.image.view import ImageKernel
 from highmem.image.vtop import translate

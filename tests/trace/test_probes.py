@@ -27,6 +27,7 @@ from highmem.trace.schema import SYMBOLS, Argument, Function, Kind
         ("kmap_high__exit", Function.KMAP_HIGH, Kind.MAP_RETURN),
         ("f_kmap_flush_unused", Function.KMAP_FLUSH_UNUSED, Kind.FLUSH),
         ("kmap_flush_unused", Function.KMAP_FLUSH_UNUSED, Kind.FLUSH),
+        ("f___kmap_flush_unused", Function.KMAP_FLUSH_UNUSED, Kind.FLUSH),
     ],
 )
 def test_usual_names_are_known(event: str, function: Function, kind: Kind) -> None:

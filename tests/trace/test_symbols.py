@@ -17,6 +17,9 @@ f8001000 t second\t[mod]
 f8000000 t first\t[mod]
 zzzz1000 t no_address
 c1002000 T last
+c1060000 T _etext
+c1400000 T _sinittext
+c1400100 T _einittext
 """
 EXPECTED = {
     0xC1001010: "kmap_high+0x10",
@@ -25,7 +28,17 @@ EXPECTED = {
     0xF8001000: "second+0x0 [mod]",
     0xC1002000: "last+0x0",
     0xC0FFFFFF: "0xc0ffffff",
-    0xC1002000 + (1 << 20): f"0x{0xC1002000 + (1 << 20):x}",
+    0xC1002000 + 0x3A00: "last+0x3a00",
+    0xC1002000 + (1 << 16): f"0x{0xC1002000 + (1 << 16):x}",
+    0xC1060000: "0xc1060000",
+    0xC1060010: "0xc1060010",
+    0xC1400010: "_sinittext+0x10",
+    0xC1400101: "0xc1400101",
+    0xF8001000 + 0x3000: "second+0x3000 [mod]",
+    # Behind the last of a module that is known lies one that is not.
+    0xF8001000 + 0xCD0: "second+0xcd0 [mod]",
+    0xF8001000 + 0x4000: "0xf8005000",
+    0xF8001000 + 0xCD0AC: "0xf80ce0ac",
 }
 
 

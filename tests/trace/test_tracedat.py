@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import random
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import zstandard
 
 from highmem.compiled import load_source
 from highmem.errors import InputError, UsageError
+from highmem.kernel.profile import load_profile
 from highmem.trace import ringbuffer
 from highmem.trace.schema import (
     FLAG_HARDIRQ,
@@ -27,6 +29,7 @@ from highmem.trace.schema import (
 )
 from highmem.trace.source import ByteSource
 from highmem.trace.tracedat import TraceDat
+from support.still_clock import RAM, Life, as_pages
 from support.trace_reading import rows_of
 from support.tracedat_writer import Machine, Page, call, dat, switch
 
@@ -152,6 +155,57 @@ def test_compiled_and_interpreted_give_the_same(monkeypatch: pytest.MonkeyPatch)
             interpreted = read(data)
             assert rows_of(interpreted) == rows
         assert interpreted.account == compiled.account
+
+
+@pytest.mark.parametrize("still", [0.5, 0.8, 0.95])
+def test_a_task_that_moves_while_the_clock_stands_still_keeps_its_order(
+    still: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = load_profile("debian-6.1-686").layout(RAM)
+    machine, moved = Machine(page_size=4096), 0
+    for seed in range(40):
+        events = Life(layout, random.Random(seed), still, once=True).live(150)
+        if seed % 2:
+            monkeypatch.setattr(ringbuffer, "Ring", INTERPRETED)
+        rows = rows_of(read(dat(machine, as_pages(machine, events))))
+        monkeypatch.undo()
+        assert len(rows) == len(events)
+        last: dict[int, int] = {}
+        for row in rows:
+            if row["kind"] != Kind.SWITCH:
+                assert row["value"] > last.get(row["pid"], -1), seed
+                last[row["pid"]] = row["value"]
+        moved += sum(row["kind"] == Kind.SWITCH and row["next_pid"] != 0 for row in rows)
+        assert_nobody_runs_twice(rows)
+    assert moved > 100
+
+
+def assert_nobody_runs_twice(rows: list[dict[str, Any]]) -> None:
+    running: dict[int, int] = {}
+    for row in rows:
+        if row["kind"] == Kind.SWITCH:
+            elsewhere = {pid for cpu, pid in running.items() if cpu != row["cpu"]}
+            assert not row["next_pid"] or row["next_pid"] not in elsewhere
+            running[row["cpu"]] = row["next_pid"]
+        elif row["cpu"] in running:
+            assert running[row["cpu"]] == row["pid"]
+
+
+def test_tasks_that_seem_to_change_places_in_one_instant_do_not_hold_the_reader_up() -> None:
+    m = Machine()
+    pages = {
+        cpu: [
+            Page(m, T)
+            .record(T, call(m, "u", 5 + cpu, 1))
+            .record(T + 9, switch(m, 5 + cpu, b"a", 0, 6 - cpu, b"b"))
+            .record(T + 9, call(m, "u", 6 - cpu, 2))
+        ]
+        for cpu in (0, 1)
+    }
+    rows = rows_of(read(dat(m, pages)))
+    assert sorted((r["cpu"], r["pid"], r["value"]) for r in rows) == [
+        (0, 5, 0), (0, 5, 1), (0, 6, 2), (1, 5, 2), (1, 6, 0), (1, 6, 1),
+    ]  # fmt: skip
 
 
 def test_times_are_converted_as_the_options_say() -> None:

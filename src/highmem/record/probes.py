@@ -145,6 +145,7 @@ def _table() -> Iterator[TableLine]:
     yield from _maps(ALL_ROWS, "page=@1", "kmap_high")
     yield TableLine(ALL_ROWS, "u", "kunmap_high", "page=@1")
     yield TableLine(ALL_ROWS, "f", "kmap_flush_unused", "")
+    yield TableLine(ALL_ROWS, "f", "__kmap_flush_unused", "")  # its name from 5.11 on
 
 
 TABLE = tuple(_table())

@@ -371,6 +371,7 @@ prepare() {
             name=${place#"$tracefs/"}
             mkdir -p "$work/${name%/format}" && save "$place" "$name" || return
         done
+        know_modules
         grep -i ' [tw] ' "$proc/kallsyms" > "$work/kallsyms"
         uname -a > "$work/version"
     } 2> /dev/null
@@ -378,6 +379,26 @@ prepare() {
 
 # Copies a file of the kernel, if there is such.  Not cp: their sizes say 0.
 save() { [ ! -r "$1" ] || cat "$1" > "$work/$2"; }
+
+# Sets modules: the name of each and where it is.
+know_modules() {
+    modules=' '
+    [ -r "$proc/modules" ] || return 0
+    while read -r name _ _ _ _ address _; do
+        modules="$modules$name@$address "
+    done < "$proc/modules"
+}
+
+# Adds the functions of modules that were loaded meanwhile.
+save_new_modules() {
+    before=$modules
+    know_modules
+    for one in $modules; do
+        case $before in *" $one "*) continue ;; esac
+        grep -i " [tw] .*\[${one%@*}\]\$" "$proc/kallsyms" >> "$work/kallsyms"
+        [ $? -le 1 ] || return
+    done
+}
 
 # What a signal does while it records: it ends the command, so that the wait for it ends.
 end_early() {
@@ -454,6 +475,7 @@ save_rest() {
         save "$tracefs/kprobe_profile" kprobe_profile &&
         save "$proc/meminfo" meminfo &&
         save "$proc/iomem" iomem &&
+        save_new_modules &&
         { [ -z "$result" ] || printf '%s\n' "$result" > "$work/status"; } &&
         { dmesg > "$work/dmesg" 2> /dev/null || rm -f "$work/dmesg"; }
     missed=0

@@ -61,7 +61,7 @@ def replay(
         if sum(map(len, held)) >= _EVENTS_TO_DETECT:
             break
     if profile is None:
-        profile, evidence, how = detect(held)
+        profile, evidence, how = detect(held, source.account.release)
     else:
         how = "given"
         evidence = Evidence()

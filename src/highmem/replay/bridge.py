@@ -139,7 +139,7 @@ class Bridge:
     def _plain(stack: Stack) -> bool:
         if stack.knowledge is Knowledge.UNKNOWN or stack.suspicions or stack.orphans:
             return False
-        if stack.doomed or stack.base or len(stack.windows) > MOST_PLAIN:
+        if stack.disordered or stack.doomed or stack.base or len(stack.windows) > MOST_PLAIN:
             return False
         return all(
             w and not w.switched_line and not w.named and w.page_value >> 63 == 0

@@ -2,11 +2,13 @@
 
 The functions that were probed tell the era; the addresses that they returned on each CPU
 tell slots per CPU, FIX_KMAP_BEGIN and the debug options; permanent windows, frames and
-linear addresses tell PAE.  A candidate profile has to explain all of them.
+linear addresses tell PAE.  A candidate profile has to explain all of them; among those that
+do, the release decides that some recordings have in them.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -69,6 +71,8 @@ class Evidence:
     pages_apart: int = 0
     """Greatest common divisor of the distances between struct pages."""
     a_page: int = 0
+    release: str = ""
+    """What the recording says is the kernel's release."""
     _gatherer: Gatherer = field(default_factory=Gatherer)
     _unsettled: bool = False
 
@@ -221,7 +225,7 @@ def _candidates(evidence: Evidence) -> Iterator[Profile]:
         if nr_cpus > evidence.max_cpu:
             for family in families:
                 for debug in (False, True):
-                    for pae in (False, True):
+                    for pae in (True, False) if _is_pae(evidence.release) else (False, True):
                         yield from _variants(family, debug=debug, pae=pae, nr_cpus=nr_cpus)
 
 
@@ -242,12 +246,32 @@ def _variants(family: str, *, debug: bool, pae: bool, nr_cpus: int) -> Iterator[
         yield replace(base, name=name, title=title, geometry=geometry)
 
 
-def detect(batches: Iterable[Batch]) -> tuple[Profile, Evidence, str]:
+def _is_pae(release: str) -> bool | None:
+    """Whether a kernel of that release has PAE by its name, None if that does not say it."""
+    if re.search("-(pae|bigmem)(-|$)", release):
+        return True
+    # Debian's, which has both: 5.10.0-32-686 and 5.10.0-32-686-pae.
+    return False if re.search("-[456]86$", release) else None
+
+
+def _apart(profile: Profile, release: str) -> tuple[bool, bool, bool]:
+    """How *profile* differs from *release*: in PAE, in its version, in anything."""
+    pae = _is_pae(release)
+    version, titled = (re.search(r"\d+\.\d+", text) for text in (release, profile.title))
+    return (
+        pae is not None and profile.pae != pae,
+        version is not None and titled is not None and version[0] != titled[0],
+        f" {release} " not in profile.title,
+    )
+
+
+def detect(batches: Iterable[Batch], release: str = "") -> tuple[Profile, Evidence, str]:
     """The profile that explains *batches*, what they showed, and the reason in words.
 
-    UsageError if none does: then ``--profile`` has to say it.
+    *release* is the kernel's as the recording has it, if it does.  UsageError if no profile
+    explains them: then ``--profile`` has to say it.
     """
-    evidence = Evidence()
+    evidence = Evidence(release=release)
     for batch in batches:
         evidence.add(batch)
     evidence.settle()
@@ -255,7 +279,8 @@ def detect(batches: Iterable[Batch]) -> tuple[Profile, Evidence, str]:
     anchored: list[Profile] = []
     first_misfit = ""
     for profile in _candidates(evidence):
-        if anchored and profile.name not in builtin_profiles():
+        agreed = any(not _apart(found, release)[0] for found in anchored)
+        if agreed and profile.name not in builtin_profiles():
             break  # variants are a fallback: the first that fits well will do
         why = _misfit(profile, evidence)
         if not why:
@@ -267,9 +292,11 @@ def detect(batches: Iterable[Batch]) -> tuple[Profile, Evidence, str]:
         raise UsageError(
             f"no known kernel fits this recording ({first_misfit}); say which with --profile"
         )
-    builtin = [p for p in fitting if p.name in builtin_profiles()]
-    chosen = (builtin or fitting)[0]
-    return chosen, evidence, _explain(chosen, builtin[1:], evidence)
+    fitting = [p for p in fitting if not _apart(p, release)[0]] or fitting
+    builtin = [p for p in fitting if p.name in builtin_profiles()] or fitting[:1]
+    nearest = min(_apart(profile, release) for profile in builtin)
+    chosen, *others = (p for p in builtin if _apart(p, release) == nearest)
+    return chosen, evidence, _explain(chosen, others, evidence)
 
 
 def _explain(chosen: Profile, others: list[Profile], evidence: Evidence) -> str:
@@ -285,6 +312,10 @@ def _explain(chosen: Profile, others: list[Profile], evidence: Evidence) -> str:
         parts.append(f"permanent windows from {min(evidence.permanent):#x}")
     if evidence.pfns:
         parts.append(f"lowest frame in a window {min(evidence.pfns):#x}")
+    if evidence.release:
+        against = _apart(chosen, evidence.release)[0]
+        contradicted = ", which the addresses contradict" if against else ""
+        parts.append(f"release {evidence.release}{contradicted}")
     text = "detected: " + "; ".join(parts)
     if others:
         text += f" (fits {', '.join(p.name for p in others)} as well)"

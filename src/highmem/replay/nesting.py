@@ -73,11 +73,26 @@ class Nesting:
         if goes_on and self._below_first(event):
             self._doom(stack, [])
             stack.dying = True
-        if not fits or lost or self._session.head or goes_on:
+        if not fits or self._disordered(stack, event) or lost or self._session.head or goes_on:
             self._forget(stack, "events lost" if lost else "")
+        if not fits:
+            stack.disordered = event.time
         stack.touched = event.line
         stack.cpu = event.cpu
         return stack
+
+    @staticmethod
+    def _disordered(stack: Stack, event: Event) -> bool:
+        """Whether the order of what the task did on this CPU and on the one before is not known.
+
+        A task does not move while it has a window.  If it seems so, its events of that instant
+        may stand in the wrong order: the time was the same on both CPUs, and the text of a
+        trace has the first CPU's first.  Then so is what follows, up to its next move.
+        """
+        moved = bool(stack.disordered) and stack.cpu != event.cpu
+        if stack.disordered != event.time:
+            stack.disordered = 0
+        return moved
 
     def _below_first(self, event: Event) -> bool:
         """Local era: a window is handed out below the CPU's first, as after the BUG of an unmap

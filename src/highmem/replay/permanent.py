@@ -69,7 +69,10 @@ class Permanent:
     def _free_pfn(self) -> int:
         used = {page.pfn for page in self._pages.values()}
         layout = self._session.layout
-        return next(p for p in range(layout.highstart_pfn, layout.highend_pfn) if p not in used)
+        for pfn in range(layout.highstart_pfn, layout.highend_pfn):
+            if pfn not in used:
+                return pfn
+        raise self._session.memmap.too_small()
 
     def _drop_unmapped(self) -> None:
         address = self._session.kernel.page_address

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from highmem.errors import UsageError
 from highmem.kernel.kernel import Kernel
 from highmem.kernel.layout import Layout
 from highmem.kernel.profile import Era, Profile
@@ -62,7 +63,18 @@ class MemMap:
         pfn = value if argument == Argument.PFN else self.pfn(value)
         if pfn is not None and layout.highstart_pfn <= pfn < layout.highend_pfn:
             return pfn
+        if layout.highend_pfn <= layout.highstart_pfn:
+            raise self.too_small()
         return layout.highstart_pfn + (value >> 3) % (layout.highend_pfn - layout.highstart_pfn)
+
+    def too_small(self) -> UsageError:
+        """The model's machine has not the high memory that the recording shows."""
+        layout = self._layout
+        frames = max(layout.highend_pfn - layout.highstart_pfn, 0)
+        return UsageError(
+            f"with so little RAM (--ram) there are {frames} frames of high memory, but the "
+            "recording has windows for more: give the RAM of the machine that was recorded, or none"
+        )
 
     def describe(self, value: int, argument: int, *, framed: bool = True) -> str:
         """``page 0x… (frame 0x…)``, as far as it is known; without the frame unless *framed*."""

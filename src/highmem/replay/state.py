@@ -203,6 +203,8 @@ class Stack:
     """The model says that the kernel hit a BUG here, so its task should do nothing more."""
     doomed_by: int = 0
     """The key of that task: others go on with a CPU's stack, at the index where the BUG left it."""
+    disordered: int = 0
+    """The time of an event that its task had on another CPU while windows were open, 0 for none."""
     dying: bool = False
     """The task did hit that BUG and still uses windows on its way out, with its index out of
     place: that is nobody's misuse."""

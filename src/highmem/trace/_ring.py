@@ -39,7 +39,7 @@ except ImportError:
     from highmem import _cython as cython
     from highmem._cython import cast, cfunc, exceptval, inline, longlong, p_longlong, ulonglong
 
-from highmem.trace.buffers import zeros
+from highmem.trace.buffers import sparse, zeros
 from highmem.trace.schema import Argument, Kind
 
 if cython.compiled:
@@ -115,6 +115,8 @@ KM_TYPES = cython.declare(cython.ulonglong, 256)  # table
 EVENTS = cython.declare(cython.longlong, 65536)  # table
 PID_COUNT = cython.declare(cython.longlong, PIDS)  # table
 REASONS_KEPT = cython.declare(cython.int, 10)  # table
+# Tasks that wait for each other, as only damage makes them seem, must not do so for ever.
+WAITS = cython.declare(cython.longlong, 16)  # table
 
 NOTHING = cython.declare(cython.int, 0)  # table
 RECORD = cython.declare(cython.int, 1)  # table
@@ -218,7 +220,8 @@ class Ring:
     Each CPU (a *stream*) has a place of its own in *memory*.  Its driver puts whole
     sub-buffers there and calls :meth:`feed`; :meth:`fill` then writes records into columns
     until those are full or :meth:`hungry` says whose bytes are used up.  Records of equal
-    time come in the order of the streams, as trace-cmd has them.
+    time come in the order of the streams, as trace-cmd has them, but for one thing: a task is
+    on one CPU at a time, so where it goes on comes after all that it did elsewhere.
     """
 
     memory: cython.p_uchar  # table
@@ -261,6 +264,11 @@ class Ring:
     length: p_longlong  # table
     lost: p_longlong  # table
     inside: p_longlong  # table
+    task: p_longlong  # what its last record leaves running, -1 if that is not known  # table
+    turns: p_longlong  # its place among records of equal time  # table
+    waited: p_longlong  # how often its next record let others go first  # table
+    stream_of: cython.p_int  # of each task the stream that it was last in, plus one  # table
+    late: longlong  # the last place among records of equal time  # table
     heap: p_longlong  # table
     heaped: longlong  # table
     want: longlong  # table
@@ -317,10 +325,16 @@ class Ring:
         self.at, self.length = self.table("at", count), self.table("length", count)
         self.lost, self.inside = self.table("lost", count), self.table("inside", count)
         self.heap = self.table("heap", count)
+        self.task, self.turns = self.table("task", count), self.table("turns", count)
+        self.waited = self.table("waited", count)
+        streams = self.owned["streams"] = sparse(PIDS, "int32")
+        self.stream_of = cast(cython.p_int, _address(streams)) if cython.compiled else streams
         for i, cpu in enumerate(cpus):
             self.cpus[i] = cpu
         for i in range(count):
-            self.lost[i] = -1
+            self.lost[i] = self.task[i] = -1
+            self.turns[i] = i
+        self.late = count
         self.heaped = 0
         self.want = -1
         self.last_time = 0
@@ -633,7 +647,9 @@ class Ring:
     @exceptval(check=False)
     def before(self, a: longlong, b: longlong) -> cython.bint:
         """Whether stream *a* comes before stream *b*."""
-        return self.ts[a] < self.ts[b] or (self.ts[a] == self.ts[b] and a < b)
+        if self.ts[a] != self.ts[b]:
+            return self.ts[a] < self.ts[b]
+        return self.turns[a] < self.turns[b]
 
     @cfunc
     @exceptval(check=False)
@@ -742,6 +758,8 @@ class Ring:
         s: longlong
         while row < room - 1 and self.heaped > 0:
             s = self.heap[0]
+            if self.ts[s] >= self.rival and self.waits(s):
+                continue
             if self.lost[s] >= 0:
                 self.lose(s, row)
                 row += 1
@@ -763,10 +781,69 @@ class Ring:
 
     @cfunc
     @exceptval(check=False)
+    def waits(self, s: longlong) -> cython.bint:
+        """Put stream *s* behind the others of its time if one of those has to come first.
+
+        A clock that is coarse or stands still gives records of several CPUs one time, and a
+        task may have moved between them: it goes on here once it has left where it was.
+        """
+        other: longlong
+        pid: longlong = self.comes(s)
+        if pid > 0 and pid < PID_COUNT and pid != self.task[s] and self.waited[s] < WAITS:
+            other = self.stream_of[pid] - 1
+            if other >= 0 and other != s and self.task[other] == pid and self.ties(s, other):
+                self.waited[s] += 1
+                self.late += 1
+                self.turns[s] = self.late
+                self.sink()
+                return True
+        self.waited[s] = 0
+        self.turns[s] = s
+        return False
+
+    @cfunc
+    @exceptval(check=False)
+    def ties(self, s: longlong, other: longlong) -> cython.bint:
+        """Whether the next records of both streams have one time."""
+        if not self.inside[other] or self.head[other] != RECORD:
+            return False
+        return self.ts[s] == self.ts[other]
+
+    @cfunc
+    @exceptval(check=False)
+    def comes(self, s: longlong) -> longlong:
+        """The task that runs after the next record of stream *s*, -1 if it does not tell."""
+        at: longlong = self.at[s]
+        event: longlong
+        plan: longlong
+        if self.head[s] != RECORD or self.length[s] < self.head_size:
+            return -1
+        event = cast(longlong, self.number(at + self.type_at, self.type_size))
+        plan = self.plan_of[event] if event < EVENTS else -1
+        if plan <= 0:
+            return -1
+        fields: p_longlong = _row(self.plans, plan * P_ROW)
+        if self.judge(at, self.length[s], fields) != 0:
+            return -1
+        if fields[P_ACTION] == A_CALL:
+            return self.word(at + self.pid_at)
+        return self.word(at + fields[P_NEXT_PID])
+
+    @cfunc
+    @inline
+    @exceptval(check=False)
+    def runs(self, s: longlong, pid: longlong) -> cython.void:
+        """Note that *pid* is the task of stream *s* from here on."""
+        self.task[s] = pid
+        if pid < PID_COUNT:
+            self.stream_of[pid] = cast(cython.int, s + 1)
+
+    @cfunc
+    @exceptval(check=False)
     def lose(self, s: longlong, row: longlong) -> cython.void:
         """Write that events of stream *s* are missing."""
         lost: longlong = self.lost[s]
-        self.lost[s] = -1
+        self.lost[s] = self.task[s] = -1
         self.lines += 1
         self.losses += lost if lost > 0 else 1
         self.o_line[row] = self.lines
@@ -810,7 +887,7 @@ class Ring:
             self.common(s, at, fields, row)
         else:
             self.common(s, at, fields, row)
-            self.switch(at, fields, row)
+            self.runs(s, self.switch(at, fields, row))
         return 1
 
     @cfunc
@@ -860,6 +937,8 @@ class Ring:
             bits |= self.migrate_bits[self.memory[at + self.migrate_at]]
         if pid < PID_COUNT:
             comm = self.tasks[pid]
+        if pid != self.task[s]:
+            self.runs(s, pid)
         self.o_line[row] = self.lines
         self.last_time = self.ts[s]
         self.o_time[row] = self.ts[s]
@@ -913,8 +992,9 @@ class Ring:
         return 0
 
     @cfunc
-    def switch(self, at: longlong, plan: p_longlong, row: longlong) -> cython.int:
-        """Fill in the columns of a sched_switch, and learn the names of its two tasks."""
+    def switch(self, at: longlong, plan: p_longlong, row: longlong) -> longlong:
+        """Fill in the columns of a sched_switch, and learn the names of its two tasks; the pid of
+        the one that runs then."""
         pid: longlong = self.word(at + self.pid_at)
         comm: cython.int = self.comm(at, plan, P_PREV_COMM)
         self.o_value[row] = 0
@@ -929,4 +1009,4 @@ class Ring:
         self.o_next_comm[row] = comm
         if pid < PID_COUNT and self.tasks[pid] == 0:
             self.tasks[pid] = comm + 1
-        return 0
+        return pid

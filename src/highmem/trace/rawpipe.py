@@ -25,16 +25,17 @@ from highmem.errors import InputError
 from .eventformat import PageLayout, page_layout, parse_fields
 from .printable import printable
 from .probes import ProbeTable
-from .ringbuffer import MAX_PAGE, RingRecording, RingSource, Stream, kernel_version
+from .ringbuffer import MAX_PAGE, RingRecording, RingSource, Stream
 from .source import os_error
 from .tracedat_file import DatFile, RawPages
 from .tracedat_parts import MAX_CPUS, Parts
 
-__all__ = ["RawPipe"]
+__all__ = ["RawFolder", "RawPipe"]
 
 _FILE_LIMIT = 1 << 26
 _FORMAT_LIMIT = 1 << 20
 _FORMATS_LIMIT = 20000
+_PIECE = 1 << 16
 _CPU = re.compile(r"cpu([0-9]{1,4})")
 _COMMIT_MASK = (1 << 27) - 1
 _PAGES_LOOKED_AT = 16
@@ -44,7 +45,7 @@ class RawPipe(RingSource):
     """The events of the *folder*.  Raises InputError where it lacks what is needed."""
 
     def __init__(self, folder: str | os.PathLike[str], probes: ProbeTable | None = None) -> None:
-        reader = _Folder(os.fspath(folder))
+        reader = RawFolder(os.fspath(folder))
         try:
             super().__init__(reader.recording(), "trace_pipe_raw", probes)
         except BaseException:
@@ -52,28 +53,32 @@ class RawPipe(RingSource):
             raise
 
 
-class _Folder:
+class RawFolder:
+    """The files of a raw recording; *path* is its folder."""
+
     def __init__(self, path: str) -> None:
         self._path = path
         self._name = printable(os.fsencode(path))
         self._files: list[tuple[int, DatFile]] = []
 
     def close(self) -> None:
+        """Let go of the buffers."""
         for _, file in self._files:
             file.close()
 
     def recording(self) -> RingRecording:
-        page = self._text("events/header_page", _FORMAT_LIMIT)
+        """What the folder holds.  Raises InputError where it lacks what is needed."""
+        page = self.text("events/header_page")
         if not page:
             raise InputError(self._name, "a folder without events/header_page: not a raw recording")
-        layout = page_layout(self._name, page, self._text("events/header_event", _FORMAT_LIMIT))
+        layout = page_layout(self._name, page, self.text("events/header_event"))
         page_size = layout.data_at + parse_fields(page)["data"].size
         if page_size > MAX_PAGE:
             raise InputError(self._name, f"its sub-buffers would be {page_size} bytes long")
         self._open_pipes()
         big = self._is_big(layout, page_size)
         parts = Parts("big" if big else "little", page_size)
-        parts.option(4, self._text("trace_clock", _FORMAT_LIMIT))
+        parts.option(4, self.text("trace_clock"))
         parts.judge_clock()
         streams: list[Stream] = [RawPages(f, cpu, 0, f.size) for cpu, f in self._files if f.size]
         if not streams:
@@ -85,9 +90,9 @@ class _Folder:
             layout=layout,
             formats=self._formats(),
             streams=streams,
-            kallsyms=lambda: self._text("kallsyms", _FILE_LIMIT),
-            cmdlines=self._text("saved_cmdlines", _FILE_LIMIT),
-            version=kernel_version(self._text("version", _FORMAT_LIMIT)),
+            kallsyms=lambda: self.text("kallsyms", _FILE_LIMIT),
+            cmdlines=self.text("saved_cmdlines", _FILE_LIMIT),
+            uname=self.text("version"),
             notes=parts.notes,
             close=self.close,
         )
@@ -106,13 +111,18 @@ class _Folder:
             return -1
         return descriptor
 
-    def _text(self, inside: str, limit: int) -> bytes:
-        """What stands in a file, nothing if there is none; *limit* bytes of it."""
+    def text(self, inside: str, limit: int = _FORMAT_LIMIT) -> bytes:
+        """What stands in the file *inside*, nothing if there is none; *limit* bytes of it."""
         descriptor = self._open(inside)
         if descriptor < 0:
             return b""
+        pieces = []
         with open(descriptor, "rb") as stream:
-            return stream.read(limit)
+            # A read of so many bytes takes memory for all of them first, however few there are.
+            while limit > 0 and (piece := stream.read(min(limit, _PIECE))):
+                pieces.append(piece)
+                limit -= len(piece)
+        return b"".join(pieces)
 
     def _list(self, inside: str) -> list[str]:
         try:
@@ -136,7 +146,7 @@ class _Folder:
         count = 0
         for system in self._list("events"):
             for event in self._list(f"events/{system}"):
-                text = self._text(f"events/{system}/{event}/format", _FORMAT_LIMIT)
+                text = self.text(f"events/{system}/{event}/format")
                 count += bool(text)
                 if text and count <= _FORMATS_LIMIT:
                     yield system, text

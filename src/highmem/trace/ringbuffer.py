@@ -48,7 +48,7 @@ else:
     _ring = load("highmem.trace._ring")
     PIDS, PLAN_ROW, REASONS, Ring = _ring.PIDS, _ring.PLAN_ROW, _ring.REASONS, _ring.Ring
 
-__all__ = ["MAX_PAGE", "Clock", "RingRecording", "RingSource", "Stream", "kernel_version"]
+__all__ = ["MAX_PAGE", "Clock", "RingRecording", "RingSource", "Stream", "kernel_release"]
 
 MAX_PAGE = 1 << 22
 """The largest sub-buffer that is read, in bytes; kernels make them of 1024 pages at most."""
@@ -133,17 +133,28 @@ class RingRecording:
     kallsyms: Callable[[], bytes] = bytes
     cmdlines: bytes = b""
     """Lines of a pid and its task's name."""
-    version: tuple[int, int] = (0, 0)
-    """Of the kernel; zeros if it is not known."""
+    uname: bytes = b""
+    """What ``uname -a`` or ``-r`` says on the machine, in part or in whole; b"" if not known."""
     clock: Clock = field(default_factory=Clock)
     notes: list[str] = field(default_factory=list)
     close: Callable[[], None] = lambda: None
 
 
-def kernel_version(uname: bytes) -> tuple[int, int]:
-    """Major and minor of the release in *uname*, zeros if there is none."""
-    match = re.search(rb"(?:^|\s)([0-9]{1,2})\.([0-9]{1,3})[.\s-]", uname[:400] + b" ")
-    return (int(match[1]), int(match[2])) if match else (0, 0)
+def kernel_release(uname: bytes) -> str:
+    """The release in *uname*, printable; nothing if there is none.
+
+    It is the third word, behind the system's and the host's name, or all that there is.
+    """
+    words = uname[:400].split()
+    found = words[2:3] if words[:1] == [b"Linux"] else words[:1]
+    match = re.match(rb"[0-9]{1,2}\.[0-9]{1,3}(?![0-9])\S{0,80}", found[0]) if found else None
+    return printable(match[0]) if match else ""
+
+
+def kernel_version(release: str) -> tuple[int, int]:
+    """Major and minor of *release*, zeros if it is empty."""
+    numbers = re.findall("[0-9]+", release)
+    return (int(numbers[0]), int(numbers[1])) if release else (0, 0)
 
 
 class RingSource:
@@ -152,7 +163,8 @@ class RingSource:
     def __init__(self, recording: RingRecording, form: str, probes: ProbeTable | None) -> None:
         self.name = recording.name
         self.format = form
-        self.account = Account(notes=recording.notes)
+        release = kernel_release(recording.uname)
+        self.account = Account(notes=recording.notes, release=release)
         self.strings = Strings()
         self._recording = recording
         self._probes = probes if probes is not None else DEFAULT_PROBES
@@ -224,7 +236,7 @@ class RingSource:
         }
         ring = Ring(memory, [stream.cpu for stream in recording.streams], layout)
         plans = memoryview(array("q", [number for plan in self._plans for number in plan]))
-        ring.explain(self._plan_of, plans, _bits(recording.version))
+        ring.explain(self._plan_of, plans, _bits(kernel_version(self.account.release)))
         unknown = self.strings.number("<...>")
         ring.name(self._caller, self._state_number, self._comm, self._tasks(), unknown)
         return ring, memory

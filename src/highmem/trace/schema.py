@@ -57,7 +57,7 @@ class Kind(enum.IntEnum):
     """Events were lost just before this one; ``value`` is how many (0: unknown number),
     ``cpu`` where (-1: on any CPU)."""
     FLUSH = 6
-    """``kmap_flush_unused`` was entered."""
+    """``kmap_flush_unused`` (from 5.11 on ``__kmap_flush_unused``) was entered."""
 
 
 class Function(enum.IntEnum):
@@ -104,6 +104,7 @@ SYMBOLS: dict[str, Function] = {
     "kunmap": Function.KUNMAP,
     "kunmap_high": Function.KUNMAP_HIGH,
     "kmap_flush_unused": Function.KMAP_FLUSH_UNUSED,
+    "__kmap_flush_unused": Function.KMAP_FLUSH_UNUSED,  # 5.11 on
 }
 """The kernel's symbols, by every name that i386 kernels gave them."""
 
@@ -276,6 +277,8 @@ class Account:
     """The input ended in the middle of a line or of a compressed frame."""
     notes: list[str] = field(default_factory=list)
     """What else the reader has to say about this input, one sentence each."""
+    release: str = field(default="", compare=False)
+    """The recorded kernel's release (``uname -r``), printable, if the recording tells it."""
 
 
 class TraceSource(Protocol):

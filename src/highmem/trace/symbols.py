@@ -20,8 +20,12 @@ else:
 
 __all__ = ["Symbols"]
 
-_FARTHEST = 1 << 20
-"""An address farther behind the symbol before it is not in it: no function is that long."""
+_FARTHEST = 1 << 16
+_FARTHEST_IN_MODULE = 1 << 14
+"""An address farther behind the symbol before it is not in it: no function is that long (in
+Debian's 6.1 for i386 the longest has 14848 bytes), and behind a module another one may lie."""
+_ENDS = (b"_etext", b"_einittext", b"_end")
+"""Not functions but where the kernel's text ends (arch/x86/kernel/vmlinux.lds.S)."""
 _NAME_LIMIT = 1200  # two names of KSYM_NAME_LEN, as the text reader
 _UNSORTED_LOOKUPS = 200 if COMPILED else 0
 # Modules come last and lie anywhere: to look through all lines so often takes less time than to
@@ -70,6 +74,9 @@ class Symbols:
         end = self._text.find(b"\n", start, start + _NAME_LIMIT)
         line = self._text[start : end if end >= 0 else start + _NAME_LIMIT]
         name, _, module = line.partition(b"\t")
+        far = address - base >= _FARTHEST_IN_MODULE
+        if name.strip() in _ENDS or (far and module.strip()):
+            return plain
         text = f"{printable(name.strip())}+0x{address - base:x}"
         return f"{text} {printable(module.strip())}" if module.strip() else text
 

@@ -11,7 +11,7 @@ from highmem.errors import InputError
 
 from .eventformat import page_layout
 from .probes import ProbeTable
-from .ringbuffer import RingRecording, RingSource, kernel_version
+from .ringbuffer import RingRecording, RingSource
 from .source import ByteSource
 from .tracedat_file import BrokenError, Cursor, DatFile
 from .tracedat_parts import MAGIC, Parts
@@ -66,7 +66,7 @@ def _recording(file: DatFile) -> RingRecording:
         streams=parts.streams,
         kallsyms=parts.kallsyms,
         cmdlines=parts.cmdlines,
-        version=kernel_version(parts.uname),
+        uname=parts.uname,
         clock=parts.clock,
         notes=parts.notes,
         close=file.close,

@@ -18,14 +18,13 @@ from highmem.errors import InputError, UsageError
 
 from .eventformat import event_head
 from .printable import printable
-from .rawpipe import _Folder
+from .rawpipe import RawFolder
 from .ringbuffer import RingRecording, Stream
 from .tracedat_parts import MAGIC
 
 __all__ = ["write_tracedat"]
 
 _PIECE = 1 << 20
-_TEXT_LIMIT = 1 << 20
 _CPUSTAT, _TRACECLOCK, _UNAME, _CPUCOUNT = 2, 4, 5, 8  # options, trace-cmd.dat.v6(5)
 
 
@@ -35,7 +34,7 @@ def write_tracedat(folder: str | os.PathLike[str], out: str | os.PathLike[str]) 
     *out* gets its name when it is whole, and takes the place of what had that name.  Raises
     InputError for a folder that is no recording, UsageError where *out* cannot be written.
     """
-    reader = _Folder(os.fspath(folder))
+    reader = RawFolder(os.fspath(folder))
     try:
         writer = _Writer(reader, reader.recording())
         with _replacing(Path(out)) as stream:
@@ -69,8 +68,8 @@ def _replacing(target: Path) -> Iterator[BinaryIO]:
 class _Writer:
     """The parts of the file, one after the other."""
 
-    def __init__(self, reader: _Folder, recording: RingRecording) -> None:
-        self._text = reader
+    def __init__(self, reader: RawFolder, recording: RingRecording) -> None:
+        self._read = reader.text
         self._recording = recording
 
     def _number(self, value: int, size: int) -> bytes:
@@ -79,9 +78,6 @@ class _Writer:
     def _sized(self, data: bytes, size: int = 8) -> bytes:
         """*data* behind its length, a number of *size* bytes."""
         return self._number(len(data), size) + data
-
-    def _read(self, inside: str) -> bytes:
-        return self._text._text(inside, _TEXT_LIMIT)
 
     def write(self, stream: BinaryIO) -> int:
         """Write all of it to *stream*, which can seek; its length."""
