@@ -154,7 +154,7 @@ def summary_lines(shown: Shown) -> Iterator[str]:
     """What was read, what was not analysed and why, what is not shown."""
     counts = shown.report.counts()
     yield (
-        f"read {counts['files']:,} files = {counts['analysed']:,} analysed + "
+        f"read {counts['files']:,} file{'s' if counts['files'] != 1 else ''} = {counts['analysed']:,} analysed + "
         f"{counts['skipped']:,} without such calls + {counts['rejected']:,} rejected"
     )
     yield (
