@@ -153,8 +153,9 @@ def _body(found: LintFinding, excerpts: Excerpts) -> Table:
 def summary_lines(shown: Shown) -> Iterator[str]:
     """What was read, what was not analysed and why, what is not shown."""
     counts = shown.report.counts()
+    files = "file" if counts["files"] == 1 else "files"
     yield (
-        f"read {counts['files']:,} file{'s' if counts['files'] != 1 else ''} = {counts['analysed']:,} analysed + "
+        f"read {counts['files']:,} {files} = {counts['analysed']:,} analysed + "
         f"{counts['skipped']:,} without such calls + {counts['rejected']:,} rejected"
     )
     yield (
