@@ -31,10 +31,6 @@ class Excerpts:
             return column
         return len(before.decode("utf-8", "replace").encode("utf-16-le")) // 2 + 1
 
-    def text(self, path: str) -> bytes:
-        """The whole file; empty where it cannot be read."""
-        return b"\n".join(self._lines(path))
-
     def _raw(self, path: str, number: int) -> bytes:
         lines = self._lines(path)
         return lines[number - 1] if 0 < number <= len(lines) else b""

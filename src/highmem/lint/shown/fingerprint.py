@@ -32,9 +32,9 @@ def fingerprints(findings: Sequence[LintFinding], base: str | None = None) -> li
     paths: dict[str, str] = {}
     marks = []
     for found in findings:
-        path = paths.setdefault(found.path, "") or shown_path(found.path, base)
-        paths[found.path] = path
-        key = (found.rule, path, found.function, found.statement)
+        if found.path not in paths:
+            paths[found.path] = shown_path(found.path, base)
+        key = (found.rule, paths[found.path], found.function, found.statement)
         text = "\0".join((*key, str(seen[key])))
         marks.append(hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:20])
         seen[key] += 1
