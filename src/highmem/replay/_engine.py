@@ -453,17 +453,19 @@ class Engine:
         place: longlong
         level: longlong
         at: longlong
-        done: cython.int
-        latest: longlong = self.last_ns
-        while i < count:
+        done: Py_ssize_t
+        first: Py_ssize_t = i
+        while i < count and not self.odd:
             kind = self.c_kind[i]
             cpu = self.c_cpu[i]
             place = self.c_pid[i]
             if place <= 0 or place >= PIDS:
                 place = self.place_of(place, cpu)
-            if self.odd or place < 0 or cpu < 0 or cpu > self.max_cpu:
+                if place < 0:
+                    break
+            if cpu < 0 or cpu > self.max_cpu or self.c_value[i] >> 63:
                 break
-            if self.c_value[i] >> 63 or self.plain[self.c_function[i]] < 1:
+            if self.plain[self.c_function[i]] < 1:
                 break
             place *= PLACE_ROW
             level = self.c_flags[i] & LEVELS
@@ -482,15 +484,26 @@ class Engine:
                 elif kind == K_UNMAP:
                     done = self.unmaps(i, at, cpu)
                 else:
-                    done = self.enters(i, at)
+                    done = self.maps(i, count, at, cpu)
             if done == 0:
                 break
+            i += done
+        self.note_times(first, i)
+        return i
+
+    @cfunc
+    @exceptval(check=False)
+    def note_times(self, i: Py_ssize_t, end: Py_ssize_t) -> cython.void:
+        """Note the times of plain events, from *i* on."""
+        latest: longlong = self.last_ns
+        while i < end and self.first_ns == 0:
+            self.first_ns = self.c_time[i]
+            latest = max(latest, self.first_ns)
+            i += 1
+        while i < end:
             latest = max(latest, self.c_time[i])
-            if self.first_ns == 0:
-                self.first_ns = self.c_time[i]
             i += 1
         self.last_ns = latest
-        return i
 
     @cfunc
     @exceptval(check=False)
@@ -591,6 +604,122 @@ class Engine:
         stack[S_DEPTH] -= 1
         self.windows[slot + W_BELOW] = self.free_window
         self.free_window = slot
+
+    # A call with its end.
+
+    @cfunc
+    @inline
+    @exceptval(-1)
+    def maps(self, i: Py_ssize_t, count: Py_ssize_t, at: longlong, cpu: longlong) -> Py_ssize_t:
+        """A map function was entered: how many events are judged, of those that follow at once,
+        too; 0 if the reference has to take it."""
+        done: Py_ssize_t = 0
+        if i + 2 < count and self.mapping_room == 0 and not self.c_flags[i] & LEVELS:
+            done = self.whole(i, count, at, cpu)
+            if done:
+                return done
+        done = self.enters(i, at)
+        if done and i + 1 < count and self.c_kind[i + 1] == K_RETURN and self.follows(i, i + 1):
+            # What returns is checked to be what was entered, which is plain.
+            done += self.returns(i + 1, at, cpu)
+        return done
+
+    @cfunc
+    @inline
+    @exceptval(-1)
+    def whole(self, i: Py_ssize_t, count: Py_ssize_t, at: longlong, cpu: longlong) -> Py_ssize_t:
+        """Judge a map call whose returns and whose unmap follow at once, as most do, without
+        writing down what would be read back: how many events these are, 0 if it is not that
+        plain."""
+        back: Py_ssize_t = i + 1  # its first return
+        last: Py_ssize_t = i + 2  # its unmap
+        if self.c_kind[back] == K_MAP:
+            back, last = i + 2, i + 4
+            if last >= count or not self.wraps(i):
+                return 0
+        if self.c_kind[back] != K_RETURN or self.c_kind[last] != K_UNMAP:
+            return 0
+        function: longlong = self.c_function[back]
+        if function != self.c_function[back - 1] or self.plain[self.c_function[last]] < 1:
+            return 0
+        if not self.follows(i, back) or not self.follows(i, last):
+            return 0
+        if not self.what[function] & HIGH and not self.forced:
+            return 0
+        if not self.shown(i, back, last, _row(self.contexts, at), cpu):
+            return 0
+        return last + 1 - i
+
+    @cfunc
+    @inline
+    @exceptval(check=False)
+    def follows(self, i: Py_ssize_t, j: Py_ssize_t) -> bint:
+        """Whether event *j* is of the same task as *i*, on the same CPU, in no interrupt, and
+        with a plain value."""
+        if self.c_pid[j] != self.c_pid[i] or self.c_cpu[j] != self.c_cpu[i]:
+            return False
+        return not (self.c_flags[j] & LEVELS or self.c_value[j] >> 63)
+
+    @cfunc
+    @exceptval(check=False)
+    def wraps(self, i: Py_ssize_t) -> bint:
+        """Whether a call at *i* and the one inside it return one after the other."""
+        inner: Py_ssize_t = i + 1
+        outer_return: Py_ssize_t = i + 3
+        function: longlong = self.c_function[i]
+        if self.c_kind[outer_return] != K_RETURN or self.c_function[outer_return] != function:
+            return False
+        if not self.inner[function * FUNCTIONS + self.c_function[inner]]:
+            return False
+        if not self.follows(i, inner) or not self.follows(i, outer_return):
+            return False
+        if self.c_value[outer_return] != self.c_value[i + 2]:
+            return False
+        if self.c_argument[i] == A_PAGE and self.c_argument[inner] == A_PFN:
+            # A page and a frame that do not fit what is known are to be noted.
+            size: longlong = cast(longlong, self.c_value[inner]) * self.struct_size
+            return self.base >= 0 and cast(longlong, self.c_value[i]) - size == self.base
+        return True
+
+    @cfunc
+    @inline
+    @exceptval(-1)
+    def shown(
+        self,
+        i: Py_ssize_t,
+        back: Py_ssize_t,
+        last: Py_ssize_t,
+        context: p_longlong,
+        cpu: longlong,
+    ) -> cython.int:
+        """The window that the call at *i* opens and the unmap at *last* closes."""
+        value: longlong = cast(longlong, self.c_value[back])
+        row: p_longlong = _row(self.cpus, cpu * CPU_ROW)
+        place: longlong = context[C_HOME] if self.local else cpu * S_ROW
+        stack: p_longlong = _row(self.stacks, place)
+        if context[C_COUNT] != 0 or not self.usable(i, stack, context, cpu):
+            return 0
+        depth: longlong = stack[S_DEPTH]
+        if depth >= self.limit or value != row[U_FIRST] - depth * self.apart:
+            return 0
+        if value != cast(longlong, self.c_value[last]) & PAGE_MASK:
+            return 0
+        depth += 1
+        stack[S_STATE] = PLAIN
+        stack[S_CPU] = cpu
+        stack[S_KNOWN] = 1
+        stack[S_TOUCHED] = self.c_line[last]
+        context[C_DONE] = 0
+        self.right += last - back
+        self.opened(back, context, row, depth)
+        row[U_UNMAPS] += 1
+        caller: longlong = self.c_caller[last - 1]
+        by: longlong = self.called(caller, depth)
+        self.held(by if caller >= 0 else -1, self.c_line[i], self.c_time[last] - self.c_time[i])
+        if self.waiting:
+            self.doubts.seen()
+            self.waiting = False
+        return 1
 
     # Map calls.
 
@@ -705,7 +834,8 @@ class Engine:
         context[C_COUNT] = 0
         if count == 2:
             call[F_WHAT] += function - top
-        return self.called(caller, depth)
+        self.called(caller, depth)
+        return 1
 
     @cfunc
     @exceptval(check=False)
@@ -1075,15 +1205,15 @@ class Engine:
 
     @cfunc
     @inline
-    @exceptval(-1)
-    def called(self, caller: longlong, depth: longlong) -> cython.int:
-        """As Recorder.called."""
+    @exceptval(-2)
+    def called(self, caller: longlong, depth: longlong) -> longlong:
+        """As Recorder.called; the caller's row."""
         row: longlong = self.caller_row(caller, True)
         stats: p_longlong = _row(self.caller_stats, row * CALLER_ROW)
         stats[0] += 1
         if depth > stats[1]:
             stats[1] = depth
-        return 1
+        return row
 
     @cfunc
     @inline
@@ -1091,24 +1221,30 @@ class Engine:
     def closed(self, slot: longlong, line: longlong, time: longlong) -> cython.int:
         """As Recorder.closed."""
         window: p_longlong = _row(self.windows, slot)
-        held: longlong = time - window[W_TIME]
-        if held < 0:
-            held = 0
         if self.mapping_room:
             self.mapping(window, line, time)
-        bucket: longlong = fast_bucket(held)
         row: longlong = -1
         if window[W_CALLER] >= 0:
             row = self.caller_row(window[W_CALLER], False)
+        return self.held(row, window[W_LINE], time - window[W_TIME])
+
+    @cfunc
+    @inline
+    @exceptval(-1)
+    def held(self, row: longlong, line: longlong, held: longlong) -> cython.int:
+        """How long a window was open: of the caller in that row (-1: of none), from *line* on."""
+        if held < 0:
+            held = 0
+        bucket: longlong = fast_bucket(held)
         if row < 0:
             self.holds[bucket] += 1
             return 1
         self.caller_holds[row * BUCKETS + bucket] += 1
         stats: p_longlong = _row(self.caller_stats, row * CALLER_ROW)
         stats[4] += held
-        if held >= stats[2] and (held > stats[2] or stats[3] == 0 or window[W_LINE] < stats[3]):
+        if held >= stats[2] and (held > stats[2] or stats[3] == 0 or line < stats[3]):
             stats[2] = held
-            stats[3] = window[W_LINE]
+            stats[3] = line
         return 1
 
     @cfunc

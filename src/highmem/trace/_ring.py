@@ -128,6 +128,8 @@ TABLE = cython.declare(cython.int, 1 << 14)  # table
 HALF = cython.declare(cython.int, 1 << 13)  # table
 # Literals of more than 31 bits would be Python numbers in the compiled loop.
 LOW = cython.declare(cython.ulonglong, 0xFFFFFFFF)  # table
+ONES = cython.declare(cython.ulonglong, 0x0101010101010101)  # table
+TOPS = cython.declare(cython.ulonglong, 0x8080808080808080)  # table
 MIX = cython.declare(cython.ulonglong, 0x9E3779B1)  # table
 
 
@@ -157,6 +159,7 @@ class Numbers:
         self.ask = ask
 
     @cfunc
+    @exceptval(-1)
     def find(self, low: ulonglong, high: ulonglong) -> cython.int:
         """The number that the function gives for *low* and *high*, or gave."""
         mixed: ulonglong = low ^ (low >> 29) ^ (high >> 7)
@@ -212,6 +215,15 @@ def _row(table: p_longlong, at: longlong) -> p_longlong:
     return table + at if cython.compiled else table[at:]
 
 
+@cfunc
+@inline
+@exceptval(check=False)
+def _after_nul(eight: ulonglong) -> ulonglong:
+    """Of eight bytes the top bit of the first that is 0, or 0."""
+    found: ulonglong = (eight - ONES) & ~eight & TOPS
+    return found & (0 - found)
+
+
 @cython.final
 @cython.cclass
 class Ring:
@@ -241,6 +253,7 @@ class Ring:
     migrate_at: longlong  # table
     pid_at: longlong  # table
     head_size: longlong  # table
+    usual: cython.bint  # little endian, and each record begins as in all kernels so far  # table
     plan_of: cython.p_int  # table
     plans: p_longlong  # table
     flag_bits: cython.p_uint  # table
@@ -317,6 +330,8 @@ class Ring:
         self.migrate_at = layout["migrate_at"]
         self.pid_at = layout["pid_at"]
         self.head_size = layout["head_size"]
+        begins = (self.type_at, self.type_size, self.flags_at, self.depth_at, self.pid_at)
+        self.usual = begins == (0, 2, 2, 3, 4) and self.native and not self.big
         count = max(len(cpus), 1)
         self.cpus = self.table("cpus", count)
         self.page, self.stop = self.table("page", count), self.table("stop", count)
@@ -417,9 +432,7 @@ class Ring:
     def word(self, at: longlong) -> longlong:
         """The 32-bit word at *at*."""
         if cython.compiled and self.native:
-            word: cython.uint = 0
-            memcpy(cython.address(word), self.memory + at, 4)
-            return word
+            return self.own_word(at)
         a: longlong = self.memory[at]
         b: longlong = self.memory[at + 1]
         c: longlong = self.memory[at + 2]
@@ -427,6 +440,26 @@ class Ring:
         if self.big:
             return a << 24 | b << 16 | c << 8 | d
         return d << 24 | c << 16 | b << 8 | a
+
+    @cfunc
+    @inline
+    @exceptval(check=False)
+    def own_word(self, at: longlong) -> longlong:
+        """The same where the byte order is this machine's."""
+        if cython.compiled:
+            word: cython.uint = 0
+            memcpy(cython.address(word), self.memory + at, 4)
+            return word
+        return self.word(at)
+
+    @cfunc
+    @inline
+    @exceptval(check=False)
+    def own_field(self, at: longlong, plan: p_longlong, entry: cython.int) -> ulonglong:
+        """As :meth:`field`, where the byte order is this machine's."""
+        if plan[entry + 1] == 4:
+            return cast(ulonglong, self.own_word(at + plan[entry]))
+        return self.other_number(at + plan[entry], plan[entry + 1])
 
     @cfunc
     @inline
@@ -753,6 +786,7 @@ class Ring:
         return self.run(row, room)
 
     @cfunc
+    @exceptval(-1)
     def run(self, row: longlong, room: longlong) -> longlong:
         """The loop of :meth:`fill`."""
         s: longlong
@@ -766,18 +800,114 @@ class Ring:
             if self.head[s] == END:
                 self.drop()
                 continue
-            self.lines += 1
-            if self.head[s] == DAMAGE:
-                self.reject(s, self.at[s], -1)
-                self.lost[s] = 0
-            elif self.take(s, row):
-                row += 1
+            if self.usual and self.head[s] == RECORD and self.ts[s] < self.rival:
+                row = self.burst(s, row, room)
+                if self.head[s] == RECORD and (self.ts[s] >= self.rival or row >= room - 1):
+                    self.sink()
+                    continue
+            if self.head[s] != NOTHING:
+                self.lines += 1
+                if self.head[s] == DAMAGE:
+                    self.reject(s, self.at[s], -1)
+                    self.lost[s] = 0
+                elif self.take(s, row):
+                    row += 1
             if not self.advance(s):
                 self.want = s
                 return row
             if self.ts[s] >= self.rival:
                 self.sink()
         return row
+
+    @cfunc
+    @exceptval(-1)
+    def burst(self, s: longlong, row: longlong, room: longlong) -> longlong:
+        """Write what can be written at a stretch: calls of the task that stream *s* is running,
+        one after the other, while no other stream has an earlier record.
+
+        Then the record at the head is still to be taken, or its head is NOTHING.
+        """
+        fields: p_longlong
+        plan: longlong
+        word: longlong
+        bits: cython.uint
+        at: longlong = self.at[s]
+        size: longlong = self.length[s]
+        pos: longlong = self.pos[s]
+        end: longlong = self.end[s]
+        ts: longlong = self.ts[s]
+        pid: longlong = self.task[s]
+        cpu: cython.int = cast(cython.int, self.cpus[s])
+        comm: cython.int = 0
+        head: longlong = RECORD
+        first: longlong = row
+        before: longlong = self.lines + 1 - row
+        rival: longlong = self.rival
+        if 0 <= pid < PID_COUNT:
+            comm = self.tasks[pid]
+        comm = comm - 1 if comm > 0 else self.unknown
+        while row < room - 1 and size >= self.head_size:
+            word = self.own_word(at)
+            plan = self.easy(self.plan_of[word & 0xFFFF], size)
+            if plan == 0 or self.own_word(at + 4) != pid:
+                break
+            fields = _row(self.plans, plan)
+            bits = self.flag_bits[word >> 16 & 0xFF] | self.depth_bits[word >> 24]
+            if self.migrate_at >= 0:
+                bits |= self.migrate_bits[self.memory[at + self.migrate_at]]
+            if fields[P_PROT] >= 0:
+                self.o_prot[row] = self.own_field(at, fields, P_PROT)
+            if fields[P_CALLER] >= 0:
+                self.o_caller[row] = self.callers.find(self.own_field(at, fields, P_CALLER), 0)
+            self.o_line[row] = before + row
+            self.o_time[row] = ts
+            self.o_value[row] = self.own_field(at, fields, P_VALUE)
+            self.o_cpu[row] = cpu
+            self.o_pid[row] = cast(cython.int, pid)
+            self.o_comm[row] = comm
+            self.o_flags[row] = bits
+            self.o_kind[row] = cast(cython.uchar, fields[P_KIND])
+            self.o_function[row] = cast(cython.uchar, fields[P_FUNCTION])
+            self.o_argument[row] = cast(cython.uchar, fields[P_ARGUMENT])
+            row += 1
+            head = NOTHING
+            # The next one, if its length is in its first word and it lies in this sub-buffer.
+            if end - pos < 4:
+                break
+            word = self.own_word(pos)
+            size = (word & 31) * 4
+            if size == 0 or size > 112 or size + 4 > end - pos:
+                break
+            word = ts + (word >> 5)
+            if word >= TIME_LIMIT:
+                break
+            ts = word
+            at = pos + 4
+            pos = at + size
+            head = RECORD
+            if ts >= rival:
+                break
+        if row > first:
+            self.lines += row - first
+            self.last_time = self.o_time[row - 1]
+            self.head[s] = head
+            self.at[s], self.length[s], self.pos[s], self.ts[s] = at, size, pos, ts
+        return row
+
+    @cfunc
+    @inline
+    @exceptval(check=False)
+    def easy(self, plan: longlong, size: longlong) -> longlong:
+        """Where that plan begins, if it is of a call with a value and nothing that may be wrong,
+        and *size* is enough for it; else 0, which is no plan's."""
+        if plan <= 0:
+            return 0
+        fields: p_longlong = _row(self.plans, plan * P_ROW)
+        if fields[P_ACTION] != A_CALL or size < fields[P_LEAST]:
+            return 0
+        if fields[P_VALUE] < 0 or fields[P_TYPE] >= 0:
+            return 0
+        return plan * P_ROW
 
     @cfunc
     @exceptval(check=False)
@@ -859,6 +989,7 @@ class Ring:
 
     @cfunc
     @inline
+    @exceptval(-1)
     def take(self, s: longlong, row: longlong) -> cython.int:
         """Write the record of stream *s*, if it is one of ours and right: 1, else 0."""
         at: longlong = self.at[s]
@@ -959,6 +1090,7 @@ class Ring:
         return self.number(at + plan[entry], plan[entry + 1])
 
     @cfunc
+    @exceptval(-1)
     def comm(self, at: longlong, plan: p_longlong, entry: cython.int) -> cython.int:
         """The number of the name in that field: 16 bytes of it, or up to a NUL."""
         low: ulonglong = 0
@@ -967,6 +1099,14 @@ class Ring:
         length: longlong = 0
         size: longlong = plan[entry + 1]
         at += plan[entry]
+        if cython.compiled and size == 16 and self.native and not self.big:
+            memcpy(cython.address(low), self.memory + at, 8)
+            memcpy(cython.address(high), self.memory + at + 8, 8)
+            byte = _after_nul(low)
+            if byte:
+                return self.names.find(low & ((byte >> 7) - 1), 0)
+            byte = _after_nul(high)
+            return self.names.find(low, high & ((byte >> 7) - 1) if byte else high)
         while length < size and length < 16:
             byte = self.memory[at + length]
             if byte == 0:
@@ -980,6 +1120,7 @@ class Ring:
 
     @cfunc
     @inline
+    @exceptval(-1)
     def call(self, at: longlong, plan: p_longlong, row: longlong) -> cython.int:
         """Fill in the columns of a map, its return, an unmap or a flush."""
         self.o_value[row] = self.field(at, plan, P_VALUE) if plan[P_VALUE] >= 0 else 0
@@ -992,6 +1133,7 @@ class Ring:
         return 0
 
     @cfunc
+    @exceptval(-1)
     def switch(self, at: longlong, plan: p_longlong, row: longlong) -> longlong:
         """Fill in the columns of a sched_switch, and learn the names of its two tasks; the pid of
         the one that runs then."""

@@ -214,7 +214,7 @@ class Codec:
         self.known = name in (b"none", b"", b"zlib", b"zstd")
         self._name = name
         self._zstd: Callable[[bytes], _Unpacker] | None = None
-        self._once: Callable[[bytes], bytes] | None = None
+        self._once: Callable[..., bytes] | None = None
 
     def fresh(self) -> Codec:
         """Another one for the same file."""
@@ -234,8 +234,8 @@ class Codec:
         raise BrokenError("a part of it is compressed, and its header does not say how")
 
     def whole(self, data: bytes, size: int) -> bytes | None:
-        """What *data* unpacks to at once, if that are *size* bytes for sure; else it has to be
-        read in pieces."""
+        """What *data* unpacks to at once, if that are *size* bytes; else it has to be read in
+        pieces."""
         if self._name != b"zstd":
             return None
         import zstandard
@@ -243,9 +243,13 @@ class Codec:
         if self._once is None:
             self._once = zstandard.ZstdDecompressor(max_window_size=_WINDOW).decompress
         try:
-            return self._once(data) if zstandard.frame_content_size(data) == size else None
+            if zstandard.frame_content_size(data) not in (size, -1):
+                return None
+            # -1: the frame does not say, so there is room for as many and no more.
+            chunk = self._once(data, max_output_size=size)
         except zstandard.ZstdError:
             return None
+        return chunk if len(chunk) == size else None
 
     def block(self, cursor: Cursor) -> bytes:
         """A compressed block: two sizes, then the data of the first."""
