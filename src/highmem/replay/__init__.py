@@ -9,7 +9,6 @@ back what later events may excuse, ``verdict`` is the result.
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import Protocol
 
 from highmem.compiled import load
@@ -73,7 +72,10 @@ def replay(
         if isinstance(sink, LayoutSink):
             sink.begin(profile.layout(ram or evidence.ram))
     engine = make_engine(profile, ram or evidence.ram, source.strings, verdict, sinks)
-    for batch in chain(held, batches):
+    held.reverse()
+    while held:  # and let go of each: a reader may fill its memory again
+        engine.feed(held.pop())
+    for batch in batches:
         engine.feed(batch)
     return engine.finish()
 

@@ -58,6 +58,12 @@ from highmem.trace.schema import (
 )
 
 if cython.compiled:
+    from cython.cimports.cpython.buffer import (
+        Py_buffer,
+        PyBUF_SIMPLE,
+        PyBuffer_Release,
+        PyObject_GetBuffer,
+    )
     from cython.cimports.libc.stdlib import calloc, free
     from cython.cimports.libc.string import memcpy
 
@@ -184,6 +190,20 @@ def _pointer(numbers: Any) -> p_longlong:
 
 
 @cfunc
+@exceptval(0)
+def _start(column: object, count: Py_ssize_t, size: Py_ssize_t) -> cython.size_t:
+    """Where a column of at least *count* numbers of *size* bytes is; who asks keeps it."""
+    view: Py_buffer
+    PyObject_GetBuffer(column, cython.address(view), PyBUF_SIMPLE)
+    start: cython.size_t = cast(cython.size_t, view.buf)
+    right: bint = view.itemsize == size and view.len >= count * size
+    PyBuffer_Release(cython.address(view))
+    if not right:
+        raise TypeError(f"a column is not {count} numbers of {size} bytes")
+    return start
+
+
+@cfunc
 @inline
 @exceptval(check=False)
 def _row(table: p_longlong, at: longlong) -> p_longlong:
@@ -275,6 +295,7 @@ class Engine:
     states: p_longlong  # table
     state_count: longlong  # table
     strings: Any  # table
+    batch: Any  # table
     columns: list  # type: ignore[type-arg]  # table
 
     # The columns of the batch at hand.
@@ -406,9 +427,10 @@ class Engine:
         i: Py_ssize_t = 0
         if not count:
             return
-        self.columns = [memoryview(batch.buffer(name)) for name in FIELDS]
+        self.batch = batch
+        self.columns = []
         if cython.compiled:
-            self.point(batch)
+            self.point(batch.buffer, count)
         else:
             for name in FIELDS:  # as lists, whose numbers are Python's own
                 setattr(self, f"c_{name}", batch.buffer(name).tolist())
@@ -421,27 +443,20 @@ class Engine:
         self.note_last(count - 1)
 
     @cfunc
-    def point(self, batch: object) -> cython.int:
-        """Take the columns of *batch*, which is not empty."""
-        line: longlong[::1] = batch.buffer("line")
-        time: longlong[::1] = batch.buffer("time")
-        cpu: cython.int[::1] = batch.buffer("cpu")
-        pid: cython.int[::1] = batch.buffer("pid")
-        comm: cython.int[::1] = batch.buffer("comm")
-        kind: cython.uchar[::1] = batch.buffer("kind")
-        function: cython.uchar[::1] = batch.buffer("function")
-        argument: cython.uchar[::1] = batch.buffer("argument")
-        flags: cython.uint[::1] = batch.buffer("flags")
-        value: cython.ulonglong[::1] = batch.buffer("value")
-        caller: cython.int[::1] = batch.buffer("caller")
-        state: cython.int[::1] = batch.buffer("state")
-        self.c_line, self.c_time = cython.address(line[0]), cython.address(time[0])
-        self.c_cpu, self.c_pid = cython.address(cpu[0]), cython.address(pid[0])
-        self.c_comm, self.c_kind = cython.address(comm[0]), cython.address(kind[0])
-        self.c_function = cython.address(function[0])
-        self.c_argument = cython.address(argument[0])
-        self.c_flags, self.c_value = cython.address(flags[0]), cython.address(value[0])
-        self.c_caller, self.c_state = cython.address(caller[0]), cython.address(state[0])
+    def point(self, column: Any, count: Py_ssize_t) -> cython.int:
+        """Take the columns of a batch, by name."""
+        self.c_line = cast(p_longlong, _start(column("line"), count, 8))
+        self.c_time = cast(p_longlong, _start(column("time"), count, 8))
+        self.c_cpu = cast(cython.p_int, _start(column("cpu"), count, 4))
+        self.c_pid = cast(cython.p_int, _start(column("pid"), count, 4))
+        self.c_comm = cast(cython.p_int, _start(column("comm"), count, 4))
+        self.c_kind = cast(cython.p_uchar, _start(column("kind"), count, 1))
+        self.c_function = cast(cython.p_uchar, _start(column("function"), count, 1))
+        self.c_argument = cast(cython.p_uchar, _start(column("argument"), count, 1))
+        self.c_flags = cast(cython.p_uint, _start(column("flags"), count, 4))
+        self.c_value = cast(cython.p_ulonglong, _start(column("value"), count, 8))
+        self.c_caller = cast(cython.p_int, _start(column("caller"), count, 4))
+        self.c_state = cast(cython.p_int, _start(column("state"), count, 4))
         return 0
 
     @cfunc
@@ -1292,6 +1307,8 @@ class Engine:
     def slow(self, i: int) -> None:
         """Let the reference judge event *i*, with the stack and the calls that it concerns."""
         event = self.event
+        if not self.columns:
+            self.columns = [memoryview(self.batch.buffer(name)) for name in FIELDS]
         values = [column[i] for column in self.columns]
         (event.line, event.time, event.cpu, event.pid, event.comm, event.kind, event.function,
          event.argument, event.flags, event.value, event.prot, event.km_type, event.caller,
