@@ -12,7 +12,6 @@ import importlib.util
 import os
 import sys
 from importlib.machinery import SourceFileLoader
-from pathlib import Path
 from types import ModuleType
 
 __all__ = ["interpreted", "load"]
@@ -35,7 +34,7 @@ def load_source(name: str, known_as: str) -> ModuleType:
     package, _, last = name.rpartition(".")
     parent = importlib.import_module(package)
     assert parent.__file__ is not None
-    path = str(Path(parent.__file__).with_name(f"{last}.py"))
+    path = os.path.join(os.path.dirname(parent.__file__), f"{last}.py")
     spec = importlib.util.spec_from_loader(known_as, SourceFileLoader(known_as, path))
     assert spec is not None and spec.loader is not None
     module = sys.modules[known_as] = importlib.util.module_from_spec(spec)

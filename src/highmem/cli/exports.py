@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from highmem.cli.output import open_binary, open_output
 from highmem.errors import UsageError
-from highmem.replay.mappings import MappingSink
-from highmem.replay.verdict import Verdict
-from highmem.trace.schema import TraceSource
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from highmem.replay.mappings import MappingSink
+    from highmem.replay.verdict import Verdict
+    from highmem.trace.schema import TraceSource
 
 __all__ = ["Exports", "export_options"]
 
@@ -102,7 +103,7 @@ class Exports:
     def _open_parquet(self, path: str, stack: ExitStack) -> None:
         from highmem.report.tables import Tables, Tap, connect
 
-        folder = stack.enter_context(_staging(Path(path)))
+        folder = stack.enter_context(_staging(path))
         database = connect(folder / "tables.duckdb", "--parquet")
         stack.callback(database.close)
         tables = Tables(database)
@@ -112,14 +113,19 @@ class Exports:
         def finish(verdict: Verdict) -> None:
             tables.finish(verdict)
             for written in tables.write_parquet(folder):
-                os.replace(written, Path(path, written.name))
+                os.replace(written, os.path.join(path, written.name))
 
         self._finish.append(finish)
 
 
 @contextmanager
-def _staging(target: Path) -> Iterator[Path]:
-    """A new folder inside *target* (made if it is not there), removed in the end."""
+def _staging(path: str) -> Iterator[Path]:
+    """A new folder inside *path* (made if it is not there), removed in the end."""
+    import shutil  # here: most replays write no files, and wait for no import
+    import tempfile
+    from pathlib import Path
+
+    target = Path(path)
     try:
         target.mkdir(exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".highmem-", dir=target))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 import click
@@ -52,6 +50,9 @@ def open_binary(path: str) -> Iterator[BinaryIO]:
 def _replacing(path: str) -> Iterator[int]:
     """A new file beside *path* that takes its place at the end; whoever gets the handle has to
     close it."""
+    import tempfile  # here: most results go to standard output, and wait for no import
+    from pathlib import Path
+
     target = Path(path)
     try:
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)

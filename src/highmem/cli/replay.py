@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
@@ -144,6 +143,8 @@ def _write(
 ) -> None:
     """Write *verdicts*; *several* recordings were asked for, so JSON has a list."""
     if form == "json":
+        import json
+
         documents = [verdict.to_dict() for verdict in verdicts]
         stream.write(json.dumps(documents if several else documents[0], indent=2) + "\n")
     elif form == "ndjson":

@@ -8,13 +8,11 @@ The algorithms of :mod:`highmem.kernel` read :class:`Features` and the options o
 from __future__ import annotations
 
 import dataclasses
-import difflib
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from highmem.errors import ProfileError
@@ -207,6 +205,8 @@ def _check_type(key: str, value: object) -> None:
 def _known(what: str, given: Any, known: Any) -> None:
     for key in given:
         if key not in known:
+            import difflib  # here: every start would wait for it
+
             near = difflib.get_close_matches(str(key), [str(k) for k in known], 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ProfileError(f"no {what} {key!r}{hint}")
@@ -215,24 +215,26 @@ def _known(what: str, given: Any, known: Any) -> None:
 @cache
 def builtin_profiles() -> dict[str, Profile]:
     """The profiles that come with highmem, by name."""
-    found = {}
-    for entry in sorted(resources.files("highmem.kernel").joinpath("profiles").iterdir(), key=str):
-        if entry.name.endswith(".toml"):
-            profile = profile_from_table(tomllib.loads(entry.read_text("utf-8")), entry.name)
-            found[profile.name] = profile
-    return found
+    folder = os.path.join(os.path.dirname(__file__), "profiles")
+    names = sorted(name for name in os.listdir(folder) if name.endswith(".toml"))
+    profiles = [profile_from_table(_document(os.path.join(folder, name)), name) for name in names]
+    return {profile.name: profile for profile in profiles}
+
+
+def _document(path: str) -> dict[str, Any]:
+    with open(path, "rb") as stream:
+        return tomllib.load(stream)
 
 
 def load_profile(name: str) -> Profile:
     """A built-in profile by name, or one from a TOML file by path.  Raises ProfileError."""
     if name in builtin_profiles():
         return builtin_profiles()[name]
-    path = Path(name)
-    if path.suffix != ".toml" and not path.is_file():
+    if not name.endswith(".toml") and not os.path.isfile(name):
         known = ", ".join(builtin_profiles())
         raise ProfileError(f"no profile {name!r}; built in: {known}; or give a TOML file")
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
+        table = _document(name)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ProfileError(f"{name}: cannot be read as a profile: {error}") from None
     return profile_from_table(table, name)

@@ -855,20 +855,13 @@ class Ring:
             bits = self.flag_bits[word >> 16 & 0xFF] | self.depth_bits[word >> 24]
             if self.migrate_at >= 0:
                 bits |= self.migrate_bits[self.memory[at + self.migrate_at]]
-            if fields[P_PROT] >= 0:
-                self.o_prot[row] = self.own_field(at, fields, P_PROT)
-            if fields[P_CALLER] >= 0:
-                self.o_caller[row] = self.callers.find(self.own_field(at, fields, P_CALLER), 0)
             self.o_line[row] = before + row
             self.o_time[row] = ts
-            self.o_value[row] = self.own_field(at, fields, P_VALUE)
             self.o_cpu[row] = cpu
             self.o_pid[row] = cast(cython.int, pid)
             self.o_comm[row] = comm
             self.o_flags[row] = bits
-            self.o_kind[row] = cast(cython.uchar, fields[P_KIND])
-            self.o_function[row] = cast(cython.uchar, fields[P_FUNCTION])
-            self.o_argument[row] = cast(cython.uchar, fields[P_ARGUMENT])
+            self.easy_call(at, fields, row)
             row += 1
             head = NOTHING
             # The next one, if its length is in its first word and it lies in this sub-buffer.
@@ -908,6 +901,21 @@ class Ring:
         if fields[P_VALUE] < 0 or fields[P_TYPE] >= 0:
             return 0
         return plan * P_ROW
+
+    @cfunc
+    @inline
+    @exceptval(-1)
+    def easy_call(self, at: longlong, plan: p_longlong, row: longlong) -> cython.int:
+        """As :meth:`call`, of such a plan; and what the call is."""
+        if plan[P_PROT] >= 0:
+            self.o_prot[row] = self.own_field(at, plan, P_PROT)
+        if plan[P_CALLER] >= 0:
+            self.o_caller[row] = self.callers.find(self.own_field(at, plan, P_CALLER), 0)
+        self.o_value[row] = self.own_field(at, plan, P_VALUE)
+        self.o_kind[row] = cast(cython.uchar, plan[P_KIND])
+        self.o_function[row] = cast(cython.uchar, plan[P_FUNCTION])
+        self.o_argument[row] = cast(cython.uchar, plan[P_ARGUMENT])
+        return 0
 
     @cfunc
     @exceptval(check=False)

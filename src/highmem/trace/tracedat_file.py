@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 import zlib
 from collections.abc import Callable
 from typing import Literal, Protocol
@@ -76,6 +75,8 @@ class DatFile:
 
     @classmethod
     def _copy(cls, source: ByteSource) -> DatFile:
+        import tempfile  # here: it is slow to import, and files need none
+
         with tempfile.TemporaryFile() as copy:
             try:
                 for chunk in source:
