@@ -145,9 +145,11 @@ class Flights:
                 flight.function = function
             else:
                 flight = self._unseen(event, function)
-        if not flight.applied and not self._guessed(flight, context, event):
-            self._interrupted(self._waiting(context, event), event)
-            self._model.apply(flight, event, event.value)
+        if not flight.applied:
+            under_way = self._under_way(context, event)
+            if not under_way or not self._guessed(flight, under_way, event):
+                self._interrupted(self._not_done(under_way), event)
+                self._model.apply(flight, event, event.value)
         self._model.judge(flight, event)
         flight.answer, flight.caller = event.value, event.caller
         if flight.window is not None:
@@ -167,7 +169,10 @@ class Flights:
 
         An interrupt shows in the flags; without flags any call under way may be interrupted.
         """
-        flights = self._under_way(context, event)
+        return self._not_done(self._under_way(context, event))
+
+    @staticmethod
+    def _not_done(flights: list[InFlight]) -> list[InFlight]:
         outer = {id(flight.outer) for flight in flights}
         return [f for f in flights if not f.applied and id(f) not in outer]
 
@@ -190,13 +195,14 @@ class Flights:
             flights += context.flights
         return flights
 
-    def _guessed(self, flight: InFlight, context: _Context, event: Event) -> bool:
-        """Whether the window that *flight* returns was taken for that of a call around it.
+    def _guessed(self, flight: InFlight, under_way: list[InFlight], event: Event) -> bool:
+        """Whether the window that *flight* returns was taken for that of a call around it, of
+        those that are *under_way*.
 
         Where several calls were under way, the address of an interrupt tells how many had their
         window and not which; now this one shows that it was the one.
         """
-        for other in self._under_way(context, event):
+        for other in under_way:
             window = other.window
             if window and other.guessed and not window.returned and other.predicted == event.value:
                 break

@@ -46,6 +46,7 @@ class Permanent:
         self._last_unmap = 0
         """The last kunmap event: after it the probe may be off."""
         self._owners: dict[int, list[Window]] = {}
+        """Who holds each window that somebody holds, by its number."""
         self._kunmaps = Kunmaps(session)
         session.permanent_at = self._owner_at
         self._sleepers: dict[int, tuple[Where, str]] = {}
@@ -87,7 +88,7 @@ class Permanent:
         returns.
         """
         layout, page = self._session.layout, self._pages.get(event.value)
-        if sum(1 for owners in self._owners.values() if owners) < layout.LAST_PKMAP:
+        if len(self._owners) < layout.LAST_PKMAP:
             return
         if page is not None and self._session.kernel.page_address(page) is not None:
             return
@@ -147,8 +148,7 @@ class Permanent:
         self._owners.setdefault(nr, []).append(window)
         stats = session.verdict.permanent
         stats.windows = len(self._seen)
-        in_use = sum(1 for owners in self._owners.values() if owners)
-        stats.most_in_use = max(stats.most_in_use, in_use)
+        stats.most_in_use = max(stats.most_in_use, len(self._owners))
 
     def _expected(self, actual: int) -> bool:
         """Whether a new window at *actual* is one that the model can be held to."""
@@ -259,6 +259,8 @@ class Permanent:
         window = mine or (owners[-1] if owners else None)
         if window is not None:
             owners.remove(window)
+            if not owners:
+                del self._owners[nr]
             session.recorder.closed(window, event)
         try:
             self._model.kunmap_high(page)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from highmem.findings import Confidence, Finding, Where, rule
 from highmem.replay.histogram import bucket_of
 from highmem.replay.mappings import MappingBuilder
@@ -150,6 +152,7 @@ class Recorder:
         return Where(line=event.line, time_ns=event.time, cpu=event.cpu, task=task, address=address)
 
 
+@lru_cache(maxsize=4096)
 def caller_name(caller: str) -> str:
     """The function of ``copy_page_range+0x1bf``, with its module if any."""
     symbol, plus, rest = caller.partition("+")
