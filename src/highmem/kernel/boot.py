@@ -7,6 +7,7 @@ after the other so that ``kmap_pte`` is linear, and the one page table of the pk
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 
 from highmem.kernel.layout import Layout
@@ -78,13 +79,16 @@ class _Builder:
             return self.pmds + (vaddr >> 21) * 8
         return self.root + (vaddr >> 22) * 4
 
-    def map_page(self, vaddr: int, entry: int) -> None:
+    def map_pages(self, vaddr: int, entry: int, count: int) -> None:
+        """Map as many pages, of one page table, to frames that follow each other."""
         pmd = self.get(self.pmd_of(vaddr))
         if not pmd & PRESENT:
             pmd = self.alloc_tables(1) | self.table_flags
             self.put(self.pmd_of(vaddr), pmd)
         index = (vaddr >> PAGE_SHIFT) % self.per_table
-        self.put((pmd & 0xFFFFF000) + index * self.size, entry)
+        entries = range(entry, entry + count * PAGE_SIZE, PAGE_SIZE)
+        packed = struct.pack(f"<{count}{'Q' if self.pae else 'I'}", *entries)
+        self.memory.write((pmd & 0xFFFFF000) + index * self.size, packed)
 
     def direct_map(self) -> None:
         """PAGE_KERNEL (0x163), or with PSE PAGE_KERNEL_LARGE (0x1e3), for each low frame."""
@@ -99,8 +103,9 @@ class _Builder:
                 self.put(self.pmd_of(vaddr), phys | flags | PSE)
                 phys += layout.PMD_SIZE
             else:
-                self.map_page(vaddr, phys | flags)
-                phys += PAGE_SIZE
+                behind = min(low_end, (phys & -layout.PMD_SIZE) + layout.PMD_SIZE)
+                self.map_pages(vaddr, phys | flags, (behind - phys) >> PAGE_SHIFT)
+                phys = behind
 
     def fixmap(self) -> tuple[int, int]:
         """The fixmap's page tables and the entry of FIX_KMAP_BEGIN, physical addresses.

@@ -42,7 +42,7 @@ except ImportError:
 
 from highmem.replay import bridge
 from highmem.replay.flights import INNER, WINDOW_ONLY
-from highmem.replay.histogram import add_counts
+from highmem.replay.histogram import add_counts, counted
 from highmem.replay.mappings import MAPPING_COLUMNS, Mappings
 from highmem.replay.reference import FIELDS, PERMANENT, Reference
 from highmem.replay.state import Event
@@ -193,7 +193,7 @@ def _pointer(numbers: Any) -> p_longlong:
 @exceptval(0)
 def _start(column: object, count: Py_ssize_t, size: Py_ssize_t) -> cython.size_t:
     """Where a column of at least *count* numbers of *size* bytes is; who asks keeps it."""
-    view: Py_buffer
+    view = cython.declare(Py_buffer)
     PyObject_GetBuffer(column, cython.address(view), PyBUF_SIMPLE)
     start: cython.size_t = cast(cython.size_t, view.buf)
     right: bint = view.itemsize == size and view.len >= count * size
@@ -1507,8 +1507,8 @@ class Engine:
                 stats.deepest = max(stats.deepest, cpu[U_DEEPEST])
                 verdict.map_calls += cpu[U_MAPS]
                 verdict.unmap_calls += cpu[U_UNMAPS]
-        add_counts(verdict.depths, self.owned["depths"], 0, DEEP + 1)
-        add_counts(verdict.holds, self.owned["holds"], 0, BUCKETS)
+        add_counts(verdict.depths, counted(self.owned["depths"], 0, DEEP + 1))
+        add_counts(verdict.holds, counted(self.owned["holds"], 0, BUCKETS))
         for row, task in enumerate(self.task_objects):
             task.maps += self.task_stats[row * TASK_ROW]
             task.deepest = max(task.deepest, self.task_stats[row * TASK_ROW + 1])
@@ -1519,9 +1519,9 @@ class Engine:
             caller.total_ns += self.caller_stats[at + 4]
             if self.caller_stats[at + 3]:
                 caller.consider(self.caller_stats[at + 2], self.caller_stats[at + 3])
-            holds = self.owned["caller_holds"]
-            caller.closed += add_counts(caller.holds, holds, row * BUCKETS, BUCKETS)
-            add_counts(verdict.holds, holds, row * BUCKETS, BUCKETS)
+            holds = counted(self.owned["caller_holds"], row * BUCKETS, BUCKETS)
+            caller.closed += add_counts(caller.holds, holds)
+            add_counts(verdict.holds, holds)
 
 
 APART = {*PERMANENT, Function.KMAP_FLUSH_UNUSED}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-__all__ = ["add_counts", "bucket_of", "percentile", "upper_end"]
+__all__ = ["add_counts", "bucket_of", "counted", "percentile", "upper_end"]
 
 _SUB_BITS = 5
 
@@ -40,10 +40,14 @@ def percentile(counts: Mapping[int, int], share: float) -> int:
     return 0
 
 
-def add_counts(counts: dict[int, int], more: Sequence[int], start: int, length: int) -> int:
-    """Add *length* numbers of *more* to the counts of 0 and up; their sum."""
-    part = more[start : start + length]
-    for index, count in enumerate(part):
-        if count:
-            counts[index] = counts.get(index, 0) + count
-    return sum(part)
+def counted(numbers: Sequence[int], start: int, length: int) -> dict[int, int]:
+    """Of *length* numbers from *start* on those that are not 0, by their place from there on."""
+    part = numbers[start : start + length]
+    return {index: count for index, count in enumerate(part) if count}
+
+
+def add_counts(counts: dict[int, int], more: Mapping[int, int]) -> int:
+    """Add *more* to *counts*; how many these are."""
+    for index, count in more.items():
+        counts[index] = counts.get(index, 0) + count
+    return sum(more.values())
