@@ -1,27 +1,18 @@
-"""Judging several recordings, each by itself, some of them at the same time.
-
-Workers are started afresh ("spawn"), not forked, so nothing that this process holds (threads,
-locks, half-written files) goes over to them; and they leave Ctrl-C to this process, which
-ends them.
-"""
+"""Judging several recordings, each by itself, some of them at the same time."""
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import active_children, get_context, parent_process, resource_tracker
 from multiprocessing.reduction import ForkingPickler
 from types import MappingProxyType
 from typing import Any
 
 from highmem.errors import HighmemError, InputError
 from highmem.kernel.profile import Profile
+from highmem.processes import end_workers, interrupts_held, worker_pool
 from highmem.replay.verdict import Verdict
 from highmem.trace.probes import ProbeTable
 
@@ -58,14 +49,13 @@ def judge_all(judge: Judge, traces: Sequence[str], jobs: int) -> Iterator[Verdic
 
 
 def _in_workers(judge: Judge, traces: Sequence[str], workers: int) -> list[Verdict | str]:
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin_worker)
+    pool = worker_pool(workers)
     try:
-        with _interrupts_held():
+        with interrupts_held():
             futures = [_submitted(pool, judge, name) for name in traces]
         return [_result(future, name) for future, name in zip(futures, traces, strict=True)]
     except BaseException:
-        for child in active_children():
-            child.terminate()
+        end_workers()
         raise
     finally:
         pool.shutdown(cancel_futures=True)
@@ -85,30 +75,6 @@ def _result(future: Future[Verdict | str], name: str) -> Verdict | str:
         return future.result()
     except BrokenProcessPool:
         return f"{name}: not judged: a worker process was killed (out of memory? try a smaller -j)"
-
-
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C waits until the end of this.  Processes and threads that are started inside never
-    get it: to them it would be a traceback, and this thread would sleep on."""
-    resource_tracker.ensure_running()  # the pool would start it, and that lets Ctrl-C through
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _begin_worker() -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Where the parent is killed, a worker would go on, and then wait for work for ever."""
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _proxy(items: dict[Any, Any]) -> MappingProxyType[Any, Any]:
