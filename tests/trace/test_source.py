@@ -140,6 +140,18 @@ def test_exploding_input_stays_small_in_memory() -> None:
     assert size == 200 << 20
 
 
+def test_input_that_begins_to_explode_stays_small_in_memory() -> None:
+    packer = zstandard.ZstdCompressor(level=1)
+    source = source_of(packer.compress(TEXT * 20) + packer.compress(bytes(200 << 20)))
+    tracemalloc.start()
+    try:
+        size = sum(len(chunk) for chunk in source)
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
+    assert size == 20 * len(TEXT) + (200 << 20)
+
+
 def test_a_zstd_frame_that_wants_too_much_memory_is_refused() -> None:
     parameters = zstandard.ZstdCompressionParameters(window_log=30, enable_ldm=False)
     packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()

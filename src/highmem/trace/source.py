@@ -25,10 +25,13 @@ CHUNK = 64 * 1024
 """No chunk is longer than this, however well its input was compressed."""
 
 _HEAD = 16  # bytes: enough for every magic number below
-_FEED = 64
-"""Bytes of compressed input that are unpacked at once.  Small for two reasons: what a decoder
-gives for them stays below a few MiB even where the input was made to explode (zstd: 128 KiB
-from 4 bytes), and when it finds damage, only what these few bytes held is lost."""
+_FEED, _FEW = 512, 64
+"""Bytes of compressed input that are unpacked at once, and as long as more than _CALM comes of
+them.  Small for two reasons: what a decoder gives for them stays below 16 MiB even where the
+input was made to explode (zstd: 128 KiB from 4 bytes), and when it finds damage, only what
+these few bytes held is lost.  Were they always as few as that, the calls would cost as much
+as the unpacking."""
+_CALM = 1 << 18
 _ZSTD_WINDOW = 1 << 27  # what `zstd -d` accepts unless told otherwise
 _XZ_MEMORY = 1 << 28  # `xz -9` needs a quarter of it
 
@@ -236,17 +239,22 @@ def _pieces(blocks: Iterable[bytes], kind: _Format) -> Iterator[bytes]:
     decoder = kind.new()
     begun = False  # something of the current member was seen
     members = 0  # that were read to their end
+    step = _FEW
     try:
         for block in blocks:
-            for start in range(0, len(block), _FEED):
-                data = block[start : start + _FEED]
+            at = 0
+            while at < len(block):
+                data = block[at : at + step]
+                at += step
                 while data:
                     if members and not begun:
                         data = data.lstrip(b"\0")  # padding between members
                         if not data:
                             break
                     begun = True
-                    yield decoder.decompress(data)
+                    piece = decoder.decompress(data)
+                    step = _FEED if len(piece) <= _CALM else _FEW
+                    yield piece
                     data = b""
                     if decoder.eof:
                         data = decoder.unused_data
