@@ -272,6 +272,12 @@ def ceiling(folder: Path, batches: list[Batch], profile: Profile, options: list[
     return [round(seconds * 1e9), *map(int, rows[0][1:])]
 
 
+def joined(batches: list[Batch]) -> Batch:
+    """All of them as one, since ceiling.c has whole columns, too."""
+    columns = {name: np.concatenate([getattr(one, name) for one in batches]) for name in COLUMNS}
+    return Batch(**columns, strings=batches[0].strings)
+
+
 def temporary(batch: Batch) -> Batch:
     """The events of *batch* but those of permanent windows, which ceiling.c passes over."""
     mine = ~np.isin(batch.function, _PERMANENT)
@@ -284,6 +290,7 @@ def measure_engine(table: Table, path: Path) -> None:
     batches = list(source)
     events = sum(map(len, batches))
     profile, ram = known(batches)
+    batches = [joined(batches)]
     table.head(f"the engine alone: {events:,} events in memory (M/s: million events a second)")
     engine = processor(lambda: judge(batches, source, profile, ram, exact=False))
     table.row("engine", engine, events)
