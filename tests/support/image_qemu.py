@@ -17,7 +17,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 __all__ = [
     "DIRECTORY",
@@ -90,8 +90,8 @@ def _program(code: bytes) -> bytes:
 class Machine:
     """QMP commands to a stopped machine."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        self._file = connection.makefile("rw", encoding="utf-8")
+    def __init__(self, stream: TextIO) -> None:
+        self._file = stream
         self._file.readline()  # the greeting
         self.ask("qmp_capabilities")
 
@@ -135,19 +135,24 @@ def stopped_machine(folder: Path, *, long_mode: bool = False) -> Iterator[Machin
     with subprocess.Popen(command) as process, socket.socket(socket.AF_UNIX) as connection:
         try:
             _connect(connection, address, process)
-            machine = Machine(connection)
-            deadline = time.monotonic() + 60
-            while True:
-                registers = machine.monitor("info registers")
-                if re.search(f"CR3=0*{DIRECTORY:x} ", registers) and "HLT=1" in registers:
-                    break
-                if time.monotonic() > deadline:
-                    raise RuntimeError(f"the program did not get to its end: {registers}")
-                time.sleep(0.05)
-            machine.ask("stop")
-            yield machine
+            with connection.makefile("rw", encoding="utf-8") as stream:
+                machine = Machine(stream)
+                _wait_for_halt(machine)
+                machine.ask("stop")
+                yield machine
         finally:
             process.kill()
+
+
+def _wait_for_halt(machine: Machine) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        registers = machine.monitor("info registers")
+        if re.search(f"CR3=0*{DIRECTORY:x} ", registers) and "HLT=1" in registers:
+            return
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"the program did not get to its end: {registers}")
+        time.sleep(0.05)
 
 
 def _connect(connection: socket.socket, address: Path, process: subprocess.Popen[bytes]) -> None:

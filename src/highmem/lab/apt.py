@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .aptsources import debian_sources, lab_sources
+from .children import dying_with_us
 from .errors import LabError
 from .tarball import place
 
@@ -170,7 +171,7 @@ class PrivateApt:
         environment = {**os.environ, "APT_CONFIG": str(self._config), "LC_ALL": "C.UTF-8"}
         try:
             return subprocess.run(
-                command,
+                dying_with_us(command),
                 capture_output=True,
                 text=True,
                 errors="replace",

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from .children import dying_with_us
 from .errors import LabError
 from .qmp import Monitor
 
@@ -104,7 +105,7 @@ class Machine:
                 theirs.append(other)
                 inherited[name] = other.fileno()
             self._process = subprocess.Popen(
-                [*_dying_with_us(), *qemu_arguments(self.config, inherited)],
+                dying_with_us(qemu_arguments(self.config, inherited)),
                 stdin=subprocess.DEVNULL,
                 stdout=self._complaints,
                 stderr=self._complaints,
@@ -235,11 +236,6 @@ class Machine:
         while self.poll(0):
             pass
         return True
-
-
-def _dying_with_us() -> list[str]:
-    setpriv = shutil.which("setpriv")
-    return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
 
 
 def qemu_arguments(config: MachineConfig, inherited: dict[str, int]) -> list[str]:
