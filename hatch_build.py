@@ -21,6 +21,21 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 COMPILED = (
     "src/highmem/image/formats/_unpack.py",
+    "src/highmem/lint/paths/context.py",
+    "src/highmem/lint/paths/evaluate.py",
+    "src/highmem/lint/paths/facts.py",
+    "src/highmem/lint/paths/forget.py",
+    "src/highmem/lint/paths/interp.py",
+    "src/highmem/lint/paths/state.py",
+    "src/highmem/lint/paths/values.py",
+    "src/highmem/lint/rules/access.py",
+    "src/highmem/lint/rules/atomic.py",
+    "src/highmem/lint/rules/calls.py",
+    "src/highmem/lint/rules/exits.py",
+    "src/highmem/lint/rules/guards.py",
+    "src/highmem/lint/rules/windows.py",
+    "src/highmem/lint/syntax/_bytes.py",
+    "src/highmem/lint/syntax/liveness.py",
     "src/highmem/replay/_engine.py",
     "src/highmem/replay/_evidence.py",
     "src/highmem/trace/_ring.py",
@@ -98,7 +113,7 @@ def compile_all(root: Path, sources: list[Path]) -> list[Path]:
             Extension(
                 ".".join(source.relative_to(root / "src").with_suffix("").parts),
                 [str(source.relative_to(root))],
-                extra_compile_args=["-O3"] if os.name == "posix" else [],
+                extra_compile_args=["-O3", "-g0"] if os.name == "posix" else [],
             )
             for source in sources
         ]
@@ -106,6 +121,7 @@ def compile_all(root: Path, sources: list[Path]) -> list[Path]:
         modules = cythonize(extensions, quiet=True, language_level=3, force=True)
         command = build_ext(Distribution({"ext_modules": modules, "package_dir": {"": "src"}}))
         command.build_temp, command.build_lib = str(work / "temp"), str(work / "lib")
+        command.parallel = os.cpu_count() or 1
         command.ensure_finalized()
         command.run()
         suffix = sysconfig.get_config_var("EXT_SUFFIX")

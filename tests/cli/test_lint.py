@@ -89,6 +89,19 @@ def test_rules_and_confidence_choose() -> None:
     assert run("--exit-zero", "a.c").exit_code == 0
 
 
+def test_what_no_chosen_rule_concerns_is_said_not_to_be_looked_at(folder: Path) -> None:
+    comment = "/* highmem: allow(unmapped-high-page) the caller's are low */\n"
+    text = "void *at(struct page *p)\n{\n\treturn page_address(p);\n}\n"
+    (folder / "low.c").write_text(comment + text, encoding="utf-8")
+    every = run("--no-cache", "low.c").stdout
+    assert "not looked at" not in every and "1 allowed in the source" in every
+    for given in (("--rule", "leaked-window"), ("--not-rule", "unmapped-high-page")):
+        some = run("--no-cache", *given, "low.c").stdout
+        assert "read 1 file = 0 analysed + 1 without such calls" in some
+        assert "not looked at: what only unmapped-high-page" in some
+        assert "no finding needs" not in some
+
+
 def test_a_baseline_hides_the_old(folder: Path) -> None:
     assert run("--write-baseline", "base.json", ".").exit_code == 0
     assert run("--baseline", "base.json", ".").exit_code == 0

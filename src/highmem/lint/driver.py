@@ -6,29 +6,25 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 from highmem.errors import InputError
 from highmem.lint.api import ApiTable, load_api
 from highmem.lint.cache import Cache, Stamp
+from highmem.lint.paths.analyse import Memo, Scope
 from highmem.lint.paths.summaries import Summaries, Summary
 from highmem.lint.result import FileReport, LintReport
-from highmem.lint.stages import (
-    Outcome,
-    analyse,
-    content_key,
-    grouped,
-    needles,
-    tool_digest,
-)
-from highmem.lint.syntax.source import MAX_BYTES
-from highmem.lint.workers import run_all
+from highmem.lint.scan import Hit, Scan, Search, read_file
+from highmem.lint.stages import Outcome, analyse, content_key, needles, tool_digest
+from highmem.lint.workers import Workers
 
 __all__ = ["LintOptions", "lint_paths", "lint_source"]
 
+Item = TypeVar("Item")
 _ROUNDS = 3
 _SCAN_PIECE, _WORK_PIECE = 400, 6
 
@@ -41,6 +37,8 @@ class LintOptions:
     """Files to lay over the table of calls."""
     deprecated: bool = False
     """Also report ``deprecated-api``: kmap() and kmap_atomic() and what to convert them to."""
+    rules: frozenset[str] | None = None
+    """Rules that are wanted; what only others concern is not looked at.  None for all."""
     suffixes: tuple[str, ...] = (".c", ".h")
     """What is read of directories; files that are named are read whatever they are called."""
     jobs: int = 1
@@ -68,7 +66,9 @@ def lint_paths(paths: Iterable[str | Path], options: LintOptions | None = None) 
 
     InputError where a path that was given cannot be read.
     """
-    return _Run(options or LintOptions()).report(paths)
+    options = options or LintOptions()
+    with Workers(options.jobs) as workers:
+        return _Run(options, workers).report(paths)
 
 
 def _without_deprecated(report: FileReport) -> FileReport:
@@ -76,8 +76,7 @@ def _without_deprecated(report: FileReport) -> FileReport:
     return replace(report, findings=kept)
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(NamedTuple):
     """A file to look at."""
 
     path: str
@@ -86,34 +85,14 @@ class _Found:
     """Given by name: what cannot be read is an error, not a rejection."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Scan:
-    """Looks for the calls in files: a piece of work for another process."""
+class _Item(NamedTuple):
+    """A file to be analysed."""
 
-    needles: tuple[tuple[bytes, tuple[bytes, ...]], ...]
-    """A common part of some of the strings, and these."""
-
-    def __call__(self, files: Sequence[str]) -> list[tuple[str, bytes | str | None]]:
-        """Each path with the digest of its content; None where no call is in it, or why it
-        cannot be read."""
-        return [(path, self.one(path)) for path in files]
-
-    def one(self, path: str) -> bytes | str | None:
-        """One file."""
-        try:
-            data = _read(path)
-        except OSError as error:
-            return f"cannot be read: {error.strerror}"
-        for part, whole in self.needles:
-            if part in data and any(needle in data for needle in whole):
-                return hashlib.sha256(data).digest()
-        return None
-
-
-def _read(path: str) -> bytes:
-    """The file, of which more than the limit is never read."""
-    with open(path, "rb") as stream:
-        return stream.read(MAX_BYTES + 1)
+    path: str
+    known: tuple[Summary, ...]
+    """What it is told of functions of other files."""
+    memo: Memo
+    """What was followed of it in an earlier round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,16 +100,15 @@ class _Work:
     """Analyses files: a piece of work for another process."""
 
     api: tuple[str, ...]
+    scope: Scope
 
-    def __call__(
-        self, files: Sequence[tuple[str, tuple[Summary, ...]]]
-    ) -> list[tuple[str, Outcome]]:
-        """Each path with its outcome, for the functions that it is told of."""
+    def __call__(self, files: Sequence[_Item]) -> list[tuple[str, Outcome]]:
+        """Each path with its outcome."""
         table = _table(self.api)
         found = []
-        for path, known in files:
+        for path, known, memo in files:
             try:
-                outcome = analyse(_read(path), path, table, known)
+                outcome = analyse(read_file(path), path, table, known, self.scope, memo)
             except OSError as error:
                 why = f"cannot be read: {error.strerror}"
                 outcome = Outcome(FileReport(path, rejected=why))
@@ -146,17 +124,27 @@ def _table(api: tuple[str, ...]) -> ApiTable:
 class _Run:
     """One run over many files."""
 
-    def __init__(self, options: LintOptions) -> None:
+    def __init__(self, options: LintOptions, workers: Workers) -> None:
         self.options = options
+        self.workers = workers
         self.table = load_api(options.api)
+        self.scope = Scope.of(options.rules)
         digest = hashlib.sha256(tool_digest())
         for name in options.api:
             digest.update(Path(name).read_bytes())
         self.base = digest.digest()
+        """What every result depends on."""
+        digest.update(repr(self.scope).encode())
+        self.scoped = digest.digest()
+        """The same with what is looked at."""
         self.content: dict[str, bytes] = {}
         self.told: dict[str, tuple[Summary, ...]] = {}
         self.outcomes: dict[str, Outcome] = {}
-        self.skipped: list[str] = []
+        self.skipped: dict[str, dict[str, bool]] = {}
+        """Files left out so far, by folder; whether they matter once they call what another file
+        maps by, wherever that is."""
+        self.searched: dict[str, set[str]] = {}
+        """Names that were looked for in the files left out, by the folder that they are for."""
 
     def report(self, paths: Iterable[str | Path]) -> LintReport:
         """The whole of it."""
@@ -185,8 +173,12 @@ class _Run:
     def _files(self, paths: Iterable[str | Path]) -> Iterator[_Found]:
         seen: set[str] = set()
         for given in map(str, paths):
+            found: list[_Found] = []
             try:
-                found = list(self._under(given)) if os.path.isdir(given) else [_named(given)]
+                if os.path.isdir(given):
+                    self._under(given, found)
+                else:
+                    found.append(_named(given))
             except OSError as error:
                 raise InputError(given, f"cannot be read: {error.strerror}") from None
             for one in found:
@@ -194,40 +186,53 @@ class _Run:
                     seen.add(one.path)
                     yield one
 
-    def _under(self, folder: str) -> Iterator[_Found]:
+    def _under(self, folder: str, found: list[_Found]) -> None:
         with os.scandir(folder) as entries:
-            for entry in sorted(entries, key=lambda one: one.name):
-                if entry.is_dir(follow_symlinks=False):
-                    if not entry.name.startswith("."):
-                        yield from self._under(entry.path)
-                elif entry.name.endswith(self.options.suffixes) and entry.is_file():
-                    stat = entry.stat()
-                    stamp = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
-                    yield _Found(entry.path.removeprefix("./"), stamp)
+            every = sorted(entries, key=attrgetter("name"))
+        for entry in every:
+            if entry.is_dir(follow_symlinks=False):
+                if not entry.name.startswith("."):
+                    self._under(entry.path, found)
+            elif entry.name.endswith(self.options.suffixes) and entry.is_file():
+                stat = entry.stat()
+                stamp = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
+                found.append(_Found(entry.path.removeprefix("./"), stamp))
 
     def _scan(self, files: list[_Found]) -> None:
-        cache, known = self.options.cache, {}
+        cache = self.options.cache
+        stamps = {one.path: one.stamp for one in files}
+        unknown = stamps
         if cache is not None:
             known = cache.skips(self.base)
-        stamps = {one.path: one.stamp for one in files}
+            unknown = {p: s for p, s in stamps.items() if known.get(os.path.abspath(p)) != s}
         named = {one.path for one in files if one.named}
-        unknown = [one.path for one in files if known.get(os.path.abspath(one.path)) != one.stamp]
-        pieces = [unknown[at : at + _SCAN_PIECE] for at in range(0, len(unknown), _SCAN_PIECE)]
-        jobs = self.options.jobs if len(unknown) > 4 * _SCAN_PIECE else 1
+        sizes = [(path, stamp[0]) for path, stamp in unknown.items()]
+        chief, others = needles(self.table, self.scope)
         done = len(files) - len(unknown)
-        for answers in run_all(_Scan(grouped(needles(self.table))), pieces, jobs):
-            done += len(answers)
+        hits: dict[str, Hit] = {}
+        pieces = _pieces(sizes, _SCAN_PIECE)
+        for count, found in self.workers.run(Scan(chief, others), pieces):
+            done += count
             self._progress(done, len(files))
-            for path, answer in answers:
-                if isinstance(answer, bytes):
-                    self.content[path] = answer
-                elif answer is None and cache is not None:
-                    cache.skip(self.base, os.path.abspath(path), stamps[path])
-                elif answer is not None and path in named:
-                    raise InputError(path, answer)
-                elif answer is not None:
-                    self.outcomes[path] = Outcome(FileReport(path, rejected=answer))
-        self.skipped = [one.path for one in files if one.path not in self.content]
+            hits |= {hit.path: hit for hit in found}
+        for path, stamp in unknown.items():
+            if path not in hits and cache is not None:
+                cache.skip(self.base, os.path.abspath(path), stamp)
+        for hit in hits.values():
+            self._hit(hit, named)
+        for path in stamps:
+            if path not in self.content:
+                anywhere = path in hits and not hits[path].chief
+                self.skipped.setdefault(path.rpartition(os.sep)[0], {})[path] = anywhere
+
+    def _hit(self, hit: Hit, named: set[str]) -> None:
+        """A file of the first look that holds a name, or cannot be read."""
+        if hit.fault and hit.path in named:
+            raise InputError(hit.path, hit.fault)
+        if hit.fault:
+            self.outcomes[hit.path] = Outcome(FileReport(hit.path, rejected=hit.fault))
+        elif hit.chief:
+            self.content[hit.path] = hit.digest
 
     def _progress(self, done: int, total: int) -> None:
         if self.options.progress is not None:
@@ -242,22 +247,23 @@ class _Run:
         for path in sorted(told):
             known = told[path]
             self.told[path] = known
-            key = content_key(self.base, self.content[path], path, known)
-            document = cache.get(key) if cache is not None else None
+            document = None
+            if cache is not None:
+                document = cache.get(content_key(self.scoped, self.content[path], path, known))
             if document is not None:
                 self.outcomes[path] = Outcome.from_dict(document)
             else:
-                todo.append((path, known))
-        pieces = [todo[at : at + _WORK_PIECE] for at in range(0, len(todo), _WORK_PIECE)]
-        jobs = self.options.jobs if len(todo) > 2 * _WORK_PIECE else 1
-        done = 0
-        for answers in run_all(_Work(self.options.api), pieces, jobs):
+                old = self.outcomes.get(path)
+                todo.append(_Item(path, known, old.memo if old is not None else {}))
+        done, pieces = 0, _pieces(todo, _WORK_PIECE)
+        work = _Work(self.options.api, self.scope)
+        for answers in self.workers.run(work, pieces):
             done += len(answers)
             self._progress(done, len(todo))
             for path, outcome in answers:
                 self.outcomes[path] = outcome
                 if cache is not None:
-                    key = content_key(self.base, self.content[path], path, told[path])
+                    key = content_key(self.scoped, self.content[path], path, told[path])
                     cache.put(key, outcome.to_dict())
 
     def _told_more(self) -> dict[str, tuple[Summary, ...]]:
@@ -291,25 +297,47 @@ class _Run:
         return {name: one for name, one in found.items() if name not in doubtful}
 
     def _wake(self, mapping: dict[str, tuple[str, Summary]]) -> None:
-        """Files skipped so far that call these functions, beside or below where they are."""
-        by_folder: dict[str, list[str]] = {}
+        """Files left out so far that call these functions, beside or below where they are."""
+        new: dict[str, set[str]] = {}
         for name, (path, _) in mapping.items():
-            by_folder.setdefault(os.path.dirname(path), []).append(name)
-        for folder, names in by_folder.items():
-            inside = os.path.join(folder, "")
-            near = [path for path in self.skipped if path.startswith(inside)]
-            wanted = re.compile(rb"\b(?:" + "|".join(map(re.escape, names)).encode() + rb")\s*\(")
-            for path in near:
-                try:
-                    data = _read(path)
-                except OSError:
-                    continue
-                if wanted.search(data):
-                    self.content[path] = hashlib.sha256(data).digest()
+            folder = os.path.dirname(path)
+            if name not in self.searched.setdefault(folder, set()):
+                self.searched[folder].add(name)
+                new.setdefault(folder, set()).add(name)
+        every = tuple(sorted(mapping))
+        for names, paths in self._near(new).items():
+            search = Search(names, every)
+            for hits in self.workers.run(search, _pieces(paths, _SCAN_PIECE)):
+                for hit in hits:
+                    self.content[hit.path] = hit.digest
                     # Its own calls are known once it has been run; it is told of these now.
-                    called = tuple(sorted(name for name in mapping if name.encode() in data))
-                    self.outcomes[path] = Outcome(FileReport(path), called=called)
-                    self.skipped.remove(path)
+                    self.outcomes[hit.path] = Outcome(FileReport(hit.path), called=hit.names)
+                    del self.skipped[hit.path.rpartition(os.sep)[0]][hit.path]
+
+    def _near(self, new: dict[str, set[str]]) -> dict[tuple[str, ...], list[str]]:
+        """Names to look for, and the files where."""
+        everywhere = frozenset[str]().union(*new.values())
+        found: dict[frozenset[str], list[str]] = {}
+        for group in self.skipped.values() if new else ():
+            folder = os.path.dirname(next(iter(group), ""))
+            here = frozenset[str]().union(*(new[one] for one in _up(folder) if one in new))
+            for path, anywhere in group.items():
+                if names := everywhere if anywhere else here:
+                    found.setdefault(names, []).append(path)
+        return {tuple(sorted(names)): paths for names, paths in found.items()}
+
+
+def _up(folder: str) -> Iterator[str]:
+    """A folder and those around it."""
+    yield folder
+    while folder != (folder := os.path.dirname(folder)):
+        yield folder
+    if folder:
+        yield ""
+
+
+def _pieces(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    return [items[at : at + size] for at in range(0, len(items), size)]
 
 
 def _named(path: str) -> _Found:

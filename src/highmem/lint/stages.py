@@ -6,13 +6,13 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from highmem import __version__
 from highmem.lint.api import ApiTable
-from highmem.lint.paths.analyse import FileAnalysis
+from highmem.lint.paths.analyse import FileAnalysis, Memo, Scope
 from highmem.lint.paths.summaries import Summaries, Summary
 from highmem.lint.result import FileReport
 from highmem.lint.rules.pageaddr import ADDRESS_CALLS
@@ -22,9 +22,7 @@ from highmem.lint.syntax.source import Rejected, read_source
 if TYPE_CHECKING:
     from tree_sitter import Parser
 
-__all__ = ["Outcome", "analyse", "content_key", "grouped", "needles", "tool_digest"]
-
-_PARTS = (b"map", b"page", b"sg_", b"hash_")
+__all__ = ["Outcome", "analyse", "content_key", "needles", "tool_digest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +36,8 @@ class Outcome:
     """Functions that it calls and does not define."""
     asked: tuple[str, ...] = ()
     """Of these, what it calls while it must not sleep."""
+    memo: Memo = field(default_factory=dict, compare=False, repr=False)
+    """What was followed, for another round of this run; no part of what is kept."""
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -59,15 +59,25 @@ class Outcome:
         )
 
 
-def analyse(data: bytes, path: str, table: ApiTable, known: Iterable[Summary] = ()) -> Outcome:
-    """Analyse one file, *known* being functions of others.  Never raises for what it holds."""
+def analyse(
+    data: bytes,
+    path: str,
+    table: ApiTable,
+    known: Iterable[Summary] = (),
+    scope: Scope | None = None,
+    memo: Memo | None = None,
+) -> Outcome:
+    """Analyse one file, *known* being functions of others.  Never raises for what it holds.
+
+    *memo* holds what was followed of the same bytes before.
+    """
     try:
         source = read_source(data, path)
     except Rejected as cause:
         return Outcome(FileReport(path, rejected=str(cause)))
     summaries = Summaries({summary.name: summary for summary in known})
     given = frozenset(summaries.shared)
-    analysis = FileAnalysis(source, table, summaries, _parser())
+    analysis = FileAnalysis(source, table, summaries, _parser(), scope or Scope(), memo)
     analysis.run()
     report = FileReport(
         path,
@@ -83,6 +93,7 @@ def analyse(data: bytes, path: str, table: ApiTable, known: Iterable[Summary] = 
         tuple(sorted(offers, key=lambda one: one.name)),
         tuple(sorted(called)),
         tuple(sorted(analysis.asked - own)),
+        analysis.memo,
     )
 
 
@@ -91,25 +102,26 @@ def _parser() -> Parser:
     return make_parser()
 
 
-def needles(table: ApiTable) -> tuple[bytes, ...]:
-    """Strings of which a file that matters holds at least one."""
-    names = set(table.names() | ADDRESS_CALLS)
-    names |= {name for name, inside in table.insides.items() if inside.length is not None}
-    short = sorted(names, key=len)
+def needles(
+    table: ApiTable, scope: Scope | None = None
+) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    """Strings of which a file that matters holds at least one; and those that would matter if
+    more than *scope* were looked at."""
+    scope = scope or Scope()
+    chief, others = set(table.names()), set[str]()
+    copies = {name for name, inside in table.insides.items() if inside.length is not None}
+    (chief if scope.addresses else others).update(ADDRESS_CALLS)
+    (chief if scope.copies else others).update(copies)
+    return _shortest(chief), _shortest(others)
+
+
+def _shortest(names: set[str]) -> tuple[bytes, ...]:
+    """Those that no other is a part of."""
     kept: list[str] = []
-    for name in short:
+    for name in sorted(names, key=lambda one: (len(one), one)):
         if not any(one in name for one in kept):
             kept.append(name)
     return tuple(name.encode() for name in kept)
-
-
-def grouped(strings: tuple[bytes, ...]) -> tuple[tuple[bytes, tuple[bytes, ...]], ...]:
-    """The strings by a part that several have: without it none of them is there."""
-    groups: dict[bytes, list[bytes]] = {}
-    for one in strings:
-        part = next((part for part in _PARTS if part in one), one)
-        groups.setdefault(part, []).append(one)
-    return tuple((part, tuple(whole)) for part, whole in groups.items())
 
 
 @functools.cache

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field, replace
+import functools
+import hashlib
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from highmem.findings import RULES, Confidence
@@ -11,69 +12,111 @@ from highmem.lint.api import ApiTable
 from highmem.lint.paths.context import CONFIDENCE, Raw, weaker
 from highmem.lint.paths.filefacts import file_facts
 from highmem.lint.paths.interp import Interpreter
+from highmem.lint.paths.plain import plainly_low
 from highmem.lint.paths.sleeping import sleeping_functions
 from highmem.lint.paths.state import Trail
 from highmem.lint.paths.summaries import Summaries, Summary
 from highmem.lint.result import FunctionReport, LintFinding, Step
 from highmem.lint.rules.messages import kernel_does
 from highmem.lint.rules.pageaddr import ADDRESS_CALLS
-from highmem.lint.syntax.lower import lower
+from highmem.lint.syntax.declarations import parameter_names
+from highmem.lint.syntax.lower import lower, parses
 from highmem.lint.syntax.source import Function, Source, variants
+from highmem.lint.syntax.text import calls_in
 
 if TYPE_CHECKING:
     from tree_sitter import Parser
 
+    from highmem.lint.paths.evaluate import FileFacts
     from highmem.lint.syntax.graph import Graph
 
-__all__ = ["FileAnalysis"]
+__all__ = ["BESIDE_WINDOWS", "FileAnalysis", "Followed", "Memo", "Scope"]
 
 _ROUNDS = 5
 _MAX_STEPS = 40
-_CALL = re.compile(r"\b([A-Za-z_]\w*)\s*\(")
 
 
-@dataclass(slots=True)
-class _Analysed:
-    """One function after the last time that it was run."""
+_KMAP = (("kmap",), ("kmap_high",))
 
-    calls: int
-    reasons: list[str]
-    found: dict[tuple[str, int, int], Raw] = field(default_factory=dict)
-    uses: frozenset[str] = frozenset()
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """What following one function gave: the same wherever what it calls is known as well."""
+
+    reasons: tuple[str, ...]
+    """Why it was not followed to the end, where it was not."""
+    findings: tuple[LintFinding, ...]
+    summary: Summary
+    asked: frozenset[str] = frozenset()
+    """Functions of others, called where nothing may sleep."""
+
+
+BESIDE_WINDOWS = ("unmapped-high-page", "page-overrun", "sleep-in-atomic")
+"""Rules that judge functions without a window, too: for each a field of :class:`Scope`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What is looked at beside windows: it costs time that not every rule needs."""
+
+    addresses: bool = True
+    """page_address() and its kin."""
+    copies: bool = True
+    """Functions that map and unmap by themselves."""
+    sleeping: bool = True
+    """Functions that call what may sleep."""
+
+    @classmethod
+    def of(cls, rules: frozenset[str] | None) -> Scope:
+        """What these rules need; None for all."""
+        if rules is None:
+            return cls()
+        return cls(*(rule in rules for rule in BESIDE_WINDOWS))
+
+
+Memo = dict[tuple[int, bytes], Followed]
+"""By where a function begins, and a digest of what is known of those that it calls."""
 
 
 class FileAnalysis:
     """Runs the functions of one file until their summaries are the same again."""
 
     def __init__(
-        self, source: Source, table: ApiTable, summaries: Summaries, parser: Parser
+        self,
+        source: Source,
+        table: ApiTable,
+        summaries: Summaries,
+        parser: Parser,
+        scope: Scope,
+        memo: Memo | None = None,
     ) -> None:
         self.source = source
         self.table = table
         self.summaries = summaries
         self.parser = parser
-        self.facts = file_facts(source, table)
+        self.scope = scope
+        self.memo: Memo = {} if memo is None else memo
+        """What was followed already, perhaps in an earlier run."""
         self.asked: set[str] = set()
         """Functions of others, called where nothing may sleep."""
-        self.done: dict[int, _Analysed] = {}
+        self.done: dict[int, Followed] = {}
+        """Each function after the last time that it was run."""
         self._graphs: dict[int, list[Graph]] = {}
-        self._called: dict[int, frozenset[str]] = {}
-        self._mapping: dict[int, int] = {}
-        """Mapping calls in each function."""
+        self._unread: dict[int, tuple[str, ...]] = {}
+        self._called: list[frozenset[str]] = []
+        self.api = table.names()
+        self._methods = [name for name in self.api if "->" in name and name + "(" in source.code]
+        self._judged = _judged_anywhere(table, scope)
 
     def run(self) -> None:
         """Everything of the file that maps, unmaps, or calls what does."""
         functions = self.source.functions
-        api = self.table.names()
-        methods = [name for name in api if "->" in name]
-        for number, function in enumerate(functions):
-            called = _CALL.findall(function.text)
-            called += [name for name in methods if name + "(" in function.text]
-            self._called[number] = frozenset(called)
-            self._mapping[number] = sum(name in api for name in called)
+        for function in functions:
+            self._called.append(frozenset(self._calls(function)))
         self._sleepers()
-        wanted = set(self.summaries.names(self.source.path)) | api | ADDRESS_CALLS
-        wanted |= self.table.insides.keys()
+        wanted = self.api.union(self.summaries.names(self.source.path))
+        wanted |= ADDRESS_CALLS if self.scope.addresses else set()
+        wanted |= self.table.insides.keys() if self.scope.copies else set()
         todo = [n for n in range(len(functions)) if self._called[n] & wanted]
         for _ in range(_ROUNDS):
             changed: set[str] = set()
@@ -83,12 +126,17 @@ class FileAnalysis:
             if not todo:
                 break
 
+    def _calls(self, function: Function) -> list[str]:
+        """Every call in its text, by name."""
+        found = calls_in(function.text.encode("ascii"))
+        return found + [name for name in self._methods if name + "(" in function.text]
+
     def _sleepers(self) -> None:
         """Which functions of the file may sleep."""
         functions = {function.name: function for function in self.source.functions}
         calls = {f.name: self._called[n] for n, f in enumerate(self.source.functions)}
         for name, (chain, surely) in sleeping_functions(functions, calls, self.table).items():
-            if name not in self.table.sleepers and name not in self.table.names():
+            if name not in self.table.sleepers and name not in self.api:
                 summary = Summary(name, sleeps=chain, sleeps_surely=surely)
                 static = self._private(functions[name])
                 self.summaries.put(summary, self.source.path, static=static)
@@ -97,64 +145,126 @@ class FileAnalysis:
         """Whether other files cannot call it; what is static in a header they can."""
         return function.static and not self.source.path.endswith(".h")
 
+    # One function.
+
     def _function(self, number: int) -> set[str]:
         """Run one function; the names of functions of which more is known now."""
+        function = self.source.functions[number]
+        known = self._known(number)
+        if self._silent(number, known):
+            followed = self._passed_over(number)
+        else:
+            key = (function.start, hashlib.sha256(repr(known).encode()).digest()[:16])
+            if key not in self.memo:
+                self.memo[key] = self._follow(number)
+            followed = self.memo[key]
+        self.asked |= followed.asked
+        self.done[number] = followed
+        static = self._private(function)
+        if function.name in self.api or not self.summaries.put(
+            followed.summary, self.source.path, static=static
+        ):
+            return set()
+        return {function.name} if followed.summary.matters or self.scope.sleeping else set()
+
+    def _known(self, number: int) -> list[Summary]:
+        """What is known of the functions that it calls, as far as a path asks for it."""
+        path, found = self.source.path, []
+        for name in sorted(self._called[number]):
+            one = self.summaries.get(name, path)
+            if one is not None and not one.matters:
+                one = Summary(name, sleeps=one.sleeps, sleeps_surely=one.sleeps_surely)
+            if one is not None:
+                found.append(one)
+        return found
+
+    def _silent(self, number: int, known: list[Summary]) -> bool:
+        """Whether no path of the function can be reported, or matter to its callers.
+
+        It is so where no call opens or closes a window, and none is judged without one.
+        """
+        called, text = self._called[number], self.source.functions[number].text
+        if not called.isdisjoint(self._judged):
+            return False
+        if any(one.matters or one.sleeps[-1:] in _KMAP for one in known):
+            return False
+        if any(all(part in text for part in parts) for parts in _methods(self.table)):
+            return False
+        if not self.scope.addresses or called.isdisjoint(ADDRESS_CALLS):
+            return True
+        return plainly_low(
+            text, parameter_names(self.source.functions[number].parameters), self.table
+        )
+
+    def _passed_over(self, number: int) -> Followed:
+        """A function of which only those parts are told that cannot be parsed."""
+        function = self.source.functions[number]
+        reasons = self._unread.get(number)
+        if reasons is None:
+            ways = variants(self.source, function)
+            broken = [lower(way, self.parser) for way in ways if not parses(way, self.parser)]
+            every = (why for graph in broken for why in self._problems(graph))
+            reasons = self._unread[number] = tuple(dict.fromkeys(every))
+        summary = Summary(function.name, nullable=True)
+        if self.summaries.get(function.name, self.source.path) is not None:
+            summary = replace(summary, parameters=parameter_names(function.parameters))
+        return Followed(reasons, (), summary)
+
+    def _follow(self, number: int) -> Followed:
+        """Follow the paths of one function, for each choice of its ``#if`` branches."""
         function = self.source.functions[number]
         if number not in self._graphs:
             ways = variants(self.source, function)
             self._graphs[number] = [lower(way, self.parser) for way in ways]
-        graphs = self._graphs[number]
-        calls = self._mapping[number]
-        result = _Analysed(calls, [], uses=self._called[number])
-        changed: set[str] = set()
+        found: dict[tuple[str, int, int], Raw] = {}
+        reasons: dict[str, None] = {}
+        asked: set[str] = set()
         summary: Summary | None = None
-        for graph in graphs:
+        for graph in self._graphs[number]:
             run = Interpreter(graph, function, self.source, self.table, self.summaries, self.facts)
             run.note_closers()
             run.run()
-            for offset, cause in graph.problems:
-                line = self.source.position(offset)[0]
-                run.partial(f"line {line} {cause}")
+            for why in self._problems(graph):
+                run.partial(why)
             run.deprecated()
             run.unused()
-            self.asked |= run.asked
-            result.reasons += [why for why in run.reasons if why not in result.reasons]
-            _merge(result.found, _doubted(run.found) if run.reasons else run.found)
+            asked |= run.asked
+            reasons |= dict.fromkeys(run.reasons)
+            _merge(found, _doubted(run.found) if run.reasons else run.found)
             summary = summary or run.summary()
-        if (
-            summary is not None
-            and function.name not in self.table.names()
-            and self.summaries.put(summary, self.source.path, static=self._private(function))
-        ):
-            changed.add(function.name)
-        self.done[number] = result
-        return changed
+        assert summary is not None  # there is one way at least
+        findings = tuple(self._finding(raw, function) for raw in found.values())
+        return Followed(tuple(reasons), findings, summary, frozenset(asked))
+
+    @functools.cached_property
+    def facts(self) -> FileFacts:
+        """What the whole file says about its members."""
+        return file_facts(self.source, self.table)
+
+    def _problems(self, graph: Graph) -> list[str]:
+        """What could not be read, in words."""
+        return [f"line {self.source.position(at)[0]} {cause}" for at, cause in graph.problems]
 
     def called(self) -> set[str]:
         """Every function that the file calls."""
-        return set().union(*self._called.values())
+        return set().union(*self._called)
 
     # The report.
 
     def functions(self) -> list[FunctionReport]:
         """Every function that was run, by line."""
         reports = []
-        for number, result in sorted(self.done.items()):
+        for number, followed in sorted(self.done.items()):
             function = self.source.functions[number]
-            status = "partial" if result.reasons else "full"
+            status = "partial" if followed.reasons else "full"
+            calls = sum(name in self.api for name in self._calls(function))
             line = self.source.position(function.start)[0]
-            reports.append(
-                FunctionReport(function.name, line, result.calls, status, tuple(result.reasons))
-            )
+            reports.append(FunctionReport(function.name, line, calls, status, followed.reasons))
         return reports
 
     def findings(self) -> list[LintFinding]:
         """Every finding, by line."""
-        found = [
-            self._finding(raw, self.source.functions[number])
-            for number, result in self.done.items()
-            for raw in result.found.values()
-        ]
+        found = [one for followed in self.done.values() for one in followed.findings]
         return sorted(found, key=lambda one: (one.line, one.column, one.rule))
 
     def _finding(self, raw: Raw, function: Function) -> LintFinding:
@@ -192,6 +302,18 @@ class FileAnalysis:
             return trail.text
         text = self.source.snippet(trail.offset, trail.end)[:80]
         return f"{text}: {trail.text}"
+
+
+def _judged_anywhere(table: ApiTable, scope: Scope) -> frozenset[str]:
+    """Calls that open or close windows, or are judged without one."""
+    found = {name for name, inside in table.insides.items() if inside.length is not None}
+    sleepers = {"kmap_high"} if scope.sleeping else set()
+    return table.names() | (found if scope.copies else set()) | sleepers
+
+
+def _methods(table: ApiTable) -> list[list[str]]:
+    """The names of calls through members: ``buf``, ``ops``, ``map``."""
+    return [name.split("->") for name in table.names() if "->" in name]
 
 
 def _doubted(found: dict[tuple[str, int, int], Raw]) -> dict[tuple[str, int, int], Raw]:

@@ -1,4 +1,9 @@
-"""What the analysis of one function stands on: graph, tables, file, and where findings go."""
+# mypy: disable-error-code="misc, untyped-decorator, name-defined, no-any-return, no-untyped-call"
+# mypy: disable-error-code="import-untyped, import-not-found, attr-defined, unused-ignore, no-redef"
+"""What the analysis of one function stands on: graph, tables, file, and where findings go.
+
+Plain Python that Cython compiles (pure Python mode); interpreted it does the same.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +11,18 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+try:
+    import cython
+except ImportError:
+    from highmem import _cython as cython
+
 from highmem.findings import Confidence
 from highmem.lint.api import ApiTable, Family
-from highmem.lint.paths.evaluate import FileFacts, Typing, evaluate, place_of
+from highmem.lint.paths.evaluate import FileFacts, Names, Typing, evaluate, place_of
 from highmem.lint.paths.state import State, Trail, Window
-from highmem.lint.paths.summaries import Summaries, portable
+from highmem.lint.paths.summaries import Summaries, Summary, portable
 from highmem.lint.paths.values import Value, WindowId, window_of
-from highmem.lint.syntax.graph import Block, Expr, Graph, Instr, children, names_in
+from highmem.lint.syntax.graph import Block, Expr, Graph, Instr, names_in
 from highmem.lint.syntax.source import Function, Source
 
 __all__ = ["CONFIDENCE", "RELEASES", "Context", "Raw", "weaker"]
@@ -23,6 +33,8 @@ RELEASES = re.compile(
     r"|(?:^|_)(?:put|done|finish|fini|end|stop|drop|abort|close|set|attach|enqueue|store)(?:_|$)"
 )
 """Names of functions that may unmap, or keep, what they are given."""
+
+_MANY = 1 << 15
 
 
 def weaker(*confidences: Confidence) -> Confidence:
@@ -43,6 +55,16 @@ class Raw:
     since: int
     """Offset where the window was opened; -1 where none is concerned."""
     family: str
+
+
+_known_names: list[tuple[ApiTable, dict[str, Any]]] = []
+
+
+def _abouts_of(table: ApiTable) -> dict[str, Any]:
+    """What is known of calls by their names alone; the same for all functions of a run."""
+    if not _known_names or _known_names[0][0] is not table or len(_known_names[0][1]) > _MANY:
+        _known_names[:] = [(table, {})]
+    return _known_names[0][1]
 
 
 class Context:
@@ -91,6 +113,9 @@ class Context:
         self.closed_sites: set[int] = set()
         self.against: dict[int, dict[str, None]] = {}
         """Calls to map and what speaks against converting them."""
+        self.names = Names(graph.types)
+        self._abouts = _abouts_of(table)
+        self._summaries: dict[str, Summary | None] = {}
         self._arms: dict[tuple[int, int], set[str]] = {}
         self._before: dict[tuple[int, int], bool] = {}
         self._scan()
@@ -106,9 +131,10 @@ class Context:
                 elif instr.op == "set":
                     self._scan_set(instr, block, made)
                 for expr in (instr.value, instr.place, instr.callee, *instr.arguments):
-                    self._scan_expr(expr, block)
-            if block.value is not None:
-                self._scan_expr(block.value, block)
+                    if expr:
+                        _look_at(expr, block.loops, self._site_loops, self.fields)
+            if block.value:
+                _look_at(block.value, block.loops, self._site_loops, self.fields)
                 if block.op == "return":
                     self.returned |= names_in(block.value)
                 elif block.value in made:
@@ -121,9 +147,14 @@ class Context:
 
     def _scan_call(self, instr: Instr, block: Block) -> None:
         self.calls[instr.start] = instr.detail
-        self.flags[instr.start] = "|".join(
-            sorted(name for one in instr.arguments for name in _flags_in(one))
-        )
+        # A name that two arguments have is there twice.
+        flags: list[str] = []
+        for one in instr.arguments:
+            names: set[str] = set()
+            _flags_in(one, names)
+            flags += names
+        flags.sort()
+        self.flags[instr.start] = "|".join(flags)
         self._site_loops[-instr.place[1]] = block.loops
 
     def _scan_set(self, instr: Instr, block: Block, made: dict[Expr, int]) -> None:
@@ -136,18 +167,6 @@ class Context:
             for loop in block.loops:
                 self.forward.setdefault(loop, set()).add(instr.place)
 
-    def _scan_expr(self, expr: Expr, block: Block) -> None:
-        stack = [expr] if expr else []
-        while stack:
-            one = stack.pop()
-            if one[0] == "any":
-                self._site_loops[one[1]] = block.loops
-            elif one[0] == "fld" and one[1][0] == "id":
-                self.fields.setdefault(one[1][1], set()).add(one[2])
-            stack.extend(part for part in one[1:] if isinstance(part, tuple) and part)
-            if one[0] == "call":
-                stack.extend(one[2])
-
     def loops_of(self, site: int) -> tuple[int, ...]:
         """Loops around the call, or the choice, at an offset."""
         return self._site_loops.get(site, ())
@@ -156,6 +175,14 @@ class Context:
         """Loops around a loop."""
         inside = self.graph.blocks[self.graph.loops[loop].head].loops
         return tuple(one for one in inside if one != loop)
+
+    def summary_of(self, name: str) -> Summary | None:
+        """What is known of the function that a call here means."""
+        try:
+            return self._summaries[name]
+        except KeyError:
+            found = self._summaries[name] = self.summaries.get(name, self.source.path)
+            return found
 
     def partial(self, why: str) -> None:
         """Note why the function is not fully analysed."""
@@ -166,11 +193,11 @@ class Context:
 
     def evaluate(self, expr: Expr, state: State, touched: list[Value]) -> Value:
         """The value of an expression on a path."""
-        return evaluate(expr, state, self.graph, touched)
+        return evaluate(expr, state.env, state.facts, self.names, touched)
 
     def place(self, expr: Expr, state: State, touched: list[Value]) -> Value:
         """The place that an expression names."""
-        return place_of(expr, state, self.graph, touched)
+        return place_of(expr, state.env, state.facts, self.names, touched)
 
     def outside(self, place: Value) -> bool:
         """Whether others can read the place after the function has returned."""
@@ -286,18 +313,41 @@ class Context:
         return not any(window_of(value) == window for value in state.env.values())
 
 
-def _flags_in(expr: Expr) -> set[str]:
+@cython.cfunc
+def _look_at(
+    expr: tuple[Any, ...],
+    loops: tuple[Any, ...],
+    sites: dict[Any, Any],
+    fields: dict[Any, Any],
+) -> None:
+    """Note the choices and the members of local structs in an expression."""
+    kind = expr[0]
+    if kind == "id" or kind == "num" or kind == "tmp" or kind == "str":
+        return
+    if kind == "any":
+        sites[expr[1]] = loops
+    elif kind == "fld" and expr[1][0] == "id":
+        fields.setdefault(expr[1][1], set()).add(expr[2])
+    for part in expr:
+        if isinstance(part, tuple) and part:
+            _look_at(part, loops, sites, fields)
+
+
+@cython.cfunc
+def _flags_in(expr: tuple[Any, ...], found: set[Any]) -> None:
     """Names in it that are not taken away by ``& ~NAME``."""
-    found: set[str] = set()
-    stack = [expr]
-    while stack:
-        one = stack.pop()
-        if one[:2] == ("un", "~"):
-            continue
-        if one[0] == "id":
-            found.add(one[1])
-        stack.extend(children(one))
-    return found
+    kind = expr[0]
+    if kind == "un" and expr[1] == "~":
+        return
+    if kind == "id":
+        found.add(expr[1])
+    elif kind == "call":
+        for part in expr[2]:
+            _flags_in(part, found)
+    elif kind not in ("num", "str", "tmp", "any", "sizeof"):
+        for part in expr:
+            if isinstance(part, tuple):
+                _flags_in(part, found)
 
 
 def _added_to(value: Expr, place: Expr) -> bool:

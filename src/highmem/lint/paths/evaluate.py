@@ -1,16 +1,34 @@
-"""Expressions to values on a path, noticing which windows are read or written through."""
+# mypy: disable-error-code="misc, untyped-decorator, name-defined, no-any-return, no-untyped-call"
+# mypy: disable-error-code="import-untyped, import-not-found, attr-defined, unused-ignore, no-redef"
+"""Expressions to values on a path, noticing which windows are read or written through.
+
+Plain Python that Cython compiles (pure Python mode); interpreted it does the same.
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
-from highmem.lint.paths.state import State
-from highmem.lint.paths.values import ERROR, ZERO, Value, arithmetic, as_number, number, window_of
+try:
+    import cython
+except ImportError:
+    from highmem import _cython as cython
+
+from highmem.lint.paths.values import (
+    ERROR,
+    ZERO,
+    arithmetic,
+    as_number,
+    root,
+    text_of,
+    window_of,
+)
 from highmem.lint.syntax.graph import Expr, Graph
 from highmem.lint.syntax.units import element_size
 
-__all__ = ["FileFacts", "Typing", "evaluate", "place_of"]
+__all__ = ["FileFacts", "Names", "Typing", "evaluate", "forget_members", "place_of"]
 
 _ERRNO = re.compile(r"E[A-Z][A-Z0-9]+$")
 _LARGE = 40
@@ -73,96 +91,147 @@ class Typing:
         return re.fullmatch(r"(const )?struct page \*", self.type_of(expr)) is not None
 
 
-def declared_type(expr: Expr, graph: Graph) -> str:
+@cython.cclass
+class Names:
+    """What the names of a function are declared as."""
+
+    types = cython.declare(dict, visibility="public")
+    arrays = cython.declare(frozenset, visibility="public")
+
+    def __init__(self, types: dict[str, str]) -> None:
+        self.types = types
+        self.arrays = frozenset([name for name, kind in types.items() if kind.endswith("[]")])
+
+
+@cython.cfunc
+def _declared_type(expr: tuple[Any, ...], names: Names) -> str:
     """The type of an expression as its casts and variables tell it."""
     if expr[0] == "cast":
         return str(expr[1])
     if expr[0] == "id":
-        return graph.types.get(expr[1], "")
+        return str(names.types.get(expr[1], ""))
     if expr[0] == "bin" and expr[1] in ("+", "-"):
-        return declared_type(expr[2], graph)
+        return _declared_type(expr[2], names)
     return ""
 
 
-def evaluate(expr: Expr, state: State, graph: Graph, touched: list[Value]) -> Value:
+@cython.ccall
+def evaluate(
+    expr: tuple[Any, ...],
+    env: dict[Any, Any],
+    facts: dict[Any, Any],
+    names: Names,
+    touched: list[Any],
+) -> tuple[Any, ...]:
     """The value of an expression; addresses in windows that it goes through join *touched*."""
-    kind = expr[0]
+    kind: str = expr[0]
+    known: tuple[Any, ...] | None
     if kind == "id":
-        return _variable(expr[1], state, graph)
+        place: tuple[Any, ...] = ("v", expr[1])
+        known = env.get(place)
+        if known is not None:
+            return known
+        return ("addr", place) if expr[1] in names.arrays else place
     if kind == "num":
-        return number(expr[1])
+        return ("n", expr[1])
+    if kind == "fld" or kind == "deref":
+        place = place_of(expr, env, facts, names, touched)
+        known = env.get(place)
+        return place if known is None else known
     if kind == "tmp":
-        return state.env.get(expr, ("a", -expr[1], 0))
+        known = env.get(expr)
+        return ("a", -expr[1], 0) if known is None else known
     if kind == "any":
         return ("a", expr[1], 0)
-    if kind in ("fld", "deref"):
-        place = place_of(expr, state, graph, touched)
-        return state.env.get(place, place)
     if kind == "addr":
-        return _address(expr[1], state, graph, touched)
+        return _address(expr[1], env, facts, names, touched)
     if kind == "cast":
-        return evaluate(expr[2], state, graph, touched)
+        return evaluate(expr[2], env, facts, names, touched)
     if kind == "bin":
-        left = evaluate(expr[2], state, graph, touched)
-        right = evaluate(expr[3], state, graph, touched)
-        if left[0] == "w" and expr[1] in ("+", "-") and isinstance(left[2], int):
-            size, steps = element_size(declared_type(expr[2], graph)), as_number(right)
-            if size > 1 and steps is not None:
-                right = number(size * steps)
-        return arithmetic(expr[1], left, right)
+        return _binary(expr, env, facts, names, touched)
     if kind == "un":
-        return _unary(expr, state, graph, touched)
+        return _unary(expr, env, facts, names, touched)
     if kind == "cond":
-        return _conditional(expr, state, graph, touched)
+        return _conditional(expr, env, facts, names, touched)
     if kind == "call":
-        return _pure_call(expr, state, graph, touched)
+        return _pure_call(expr, env, facts, names, touched)
     return ("s",) if kind == "str" else expr
 
 
-def _variable(name: str, state: State, graph: Graph) -> Value:
-    known = state.env.get(("v", name))
-    if known is not None:
-        return known
-    if graph.types.get(name, "").endswith("[]"):
-        return ("addr", ("v", name))
-    return ("v", name)
+@cython.cfunc
+def _binary(
+    expr: tuple[Any, ...],
+    env: dict[Any, Any],
+    facts: dict[Any, Any],
+    names: Names,
+    touched: list[Any],
+) -> tuple[Any, ...]:
+    left = evaluate(expr[2], env, facts, names, touched)
+    right = evaluate(expr[3], env, facts, names, touched)
+    if left[0] == "w" and expr[1] in ("+", "-") and isinstance(left[2], int):
+        size, steps = element_size(_declared_type(expr[2], names)), as_number(right)
+        if size > 1 and steps is not None:
+            right = ("n", size * steps)
+    return arithmetic(expr[1], left, right)
 
 
-def _address(place: Expr, state: State, graph: Graph, touched: list[Value]) -> Value:
+@cython.cfunc
+def _address(
+    place: tuple[Any, ...],
+    env: dict[Any, Any],
+    facts: dict[Any, Any],
+    names: Names,
+    touched: list[Any],
+) -> tuple[Any, ...]:
     """``&place``: nothing is read through the last pointer on the way."""
-    if place[0] == "fld":
-        base = _address(place[1], state, graph, touched)
+    kind: str = place[0]
+    if kind == "fld":
+        base = _address(place[1], env, facts, names, touched)
         if base[0] == "w":
             return ("w", base[1], "in" if base[2] != "adv" else "adv")
         inner = base[1] if base[0] == "addr" else ("deref", base)
         return ("addr", ("fld", inner, place[2]))
-    if place[0] == "deref":
-        return evaluate(place[1], state, graph, touched)
-    if place[0] == "id":
+    if kind == "deref":
+        return evaluate(place[1], env, facts, names, touched)
+    if kind == "id":
         return ("addr", ("v", place[1]))
-    return ("addr", place_of(place, state, graph, touched))
+    return ("addr", place_of(place, env, facts, names, touched))
 
 
-def _unary(expr: Expr, state: State, graph: Graph, touched: list[Value]) -> Value:
-    operator, inner = expr[1], expr[2]
+@cython.cfunc
+def _unary(
+    expr: tuple[Any, ...],
+    env: dict[Any, Any],
+    facts: dict[Any, Any],
+    names: Names,
+    touched: list[Any],
+) -> tuple[Any, ...]:
+    operator: str = expr[1]
+    inner: tuple[Any, ...] = expr[2]
     if operator == "-" and inner[0] == "id" and _ERRNO.match(inner[1]):
         return ERROR
-    value = evaluate(inner, state, graph, touched)
+    value = evaluate(inner, env, facts, names, touched)
     if value[0] == "n":
         if operator == "!":
-            return number(int(not value[1]))
+            return ("n", int(not value[1]))
         if operator == "-":
-            return number(-value[1])
+            return ("n", -value[1])
         if operator == "~":
-            return number(~value[1])
+            return ("n", ~value[1])
     return ("un", operator, value)
 
 
-def _conditional(expr: Expr, state: State, graph: Graph, touched: list[Value]) -> Value:
-    _, condition, yes, no = expr
-    test = evaluate(condition, state, graph, touched)
-    first = evaluate(yes, state, graph, touched)
-    second = evaluate(no, state, graph, touched)
+@cython.cfunc
+def _conditional(
+    expr: tuple[Any, ...],
+    env: dict[Any, Any],
+    facts: dict[Any, Any],
+    names: Names,
+    touched: list[Any],
+) -> tuple[Any, ...]:
+    test = evaluate(expr[1], env, facts, names, touched)
+    first = evaluate(expr[2], env, facts, names, touched)
+    second = evaluate(expr[3], env, facts, names, touched)
     if test[0] == "n":
         return first if test[1] else second
     if first == second:
@@ -173,41 +242,69 @@ def _conditional(expr: Expr, state: State, graph: Graph, touched: list[Value]) -
     return ("cond", test, first, second)
 
 
-def _pure_call(expr: Expr, state: State, graph: Graph, touched: list[Value]) -> Value:
-    name = expr[1]
-    values = tuple(evaluate(one, state, graph, touched) for one in expr[2])
+@cython.cfunc
+def _pure_call(
+    expr: tuple[Any, ...],
+    env: dict[Any, Any],
+    facts: dict[Any, Any],
+    names: Names,
+    touched: list[Any],
+) -> tuple[Any, ...]:
+    name: str = expr[1]
+    values = tuple([evaluate(one, env, facts, names, touched) for one in expr[2]])
     if name in ("ERR_PTR", "ERR_CAST"):
         return ERROR
     if name == "PTR_ERR":
-        test = ("call", "IS_ERR", values)
-        known = state.facts.get(test)
+        known = facts.get(("call", "IS_ERR", values))
         return ERROR if (known and known[2]) or values == (ERROR,) else ("call", name, values)
     if name == "IS_ERR" and values and values[0][0] in ("e", "n"):
-        return number(int(values[0][0] == "e"))
+        return ("n", int(values[0][0] == "e"))
     return ("call", name, values)
 
 
-def place_of(expr: Expr, state: State, graph: Graph, touched: list[Value]) -> Value:
+@cython.ccall
+def place_of(
+    expr: tuple[Any, ...],
+    env: dict[Any, Any],
+    facts: dict[Any, Any],
+    names: Names,
+    touched: list[Any],
+) -> tuple[Any, ...]:
     """The place that an expression names, as a key of the environment."""
-    kind = expr[0]
+    kind: str = expr[0]
     if kind == "id":
         return ("v", expr[1])
     if kind == "tmp":
         return expr
     if kind == "fld":
-        return ("fld", place_of(expr[1], state, graph, touched), expr[2])
+        return ("fld", place_of(expr[1], env, facts, names, touched), expr[2])
     if kind == "cast":
-        return place_of(expr[2], state, graph, touched)
+        return place_of(expr[2], env, facts, names, touched)
     if kind == "deref":
-        pointer = evaluate(expr[1], state, graph, touched)
-        if pointer[0] == "addr":
-            inner: Value = pointer[1]
-            array = inner[0] == "v" and graph.types.get(inner[1], "").endswith("[]")
-            return ("deref", pointer) if array else inner
-        if pointer[0] == "w":
+        pointer = evaluate(expr[1], env, facts, names, touched)
+        what: str = pointer[0]
+        if what == "addr":
+            inner: tuple[Any, ...] = pointer[1]
+            return ("deref", pointer) if inner[0] == "v" and inner[1] in names.arrays else inner
+        if what == "w":
             touched.append(pointer)
-        if len(repr(pointer)) > _LARGE * 10:
+        elif (what != "v" or len(pointer[1]) > _LARGE) and len(text_of(pointer)) > _LARGE * 10:
             pointer = ("a", hash(pointer) & 0xFFFFFF, 0)
         return ("deref", pointer)
-    value = evaluate(expr, state, graph, touched)
+    value = evaluate(expr, env, facts, names, touched)
     return ("deref", ("addr", value)) if value != ZERO else ("deref", ZERO)
+
+
+@cython.ccall
+def forget_members(env: dict[Any, Any], place: tuple[Any, ...]) -> None:
+    """Forget the members of what is written as a whole."""
+    kind: str = place[0]
+    if kind == "fld" or kind == "deref" or kind == "addr" or kind == "bin":
+        return  # no place begins there
+    old: list[Any] = []
+    other: tuple[Any, ...]
+    for other in env:
+        if other[0] == "fld" and root(other) == place:
+            old.append(other)
+    for other in old:
+        del env[other]

@@ -1,9 +1,20 @@
-"""Conditions: whether one can hold on a path, and what is known once it does."""
+# mypy: disable-error-code="misc, untyped-decorator, name-defined, no-any-return, no-untyped-call"
+# mypy: disable-error-code="import-untyped, import-not-found, attr-defined, unused-ignore, no-redef"
+"""Conditions: whether one can hold on a path, and what is known once it does.
+
+Plain Python that Cython compiles (pure Python mode); interpreted it does the same.
+"""
 
 from __future__ import annotations
 
-from highmem.lint.paths.state import State
-from highmem.lint.paths.values import ERROR, ZERO, Value
+from typing import Any
+
+try:
+    import cython
+except ImportError:
+    from highmem import _cython as cython
+
+from highmem.lint.paths.values import ERROR, ZERO, text_of
 
 __all__ = ["assume"]
 
@@ -14,11 +25,12 @@ _MASK = {"<": 1, "==": 2, ">": 4, "<=": 3, ">=": 6, "!=": 5}
 _MAX_ERRNO = 4095  # include/linux/err.h
 
 
-def assume(state: State, value: Value, truth: bool) -> bool:
+@cython.ccall
+def assume(state: Any, value: tuple[Any, ...], truth: cython.bint) -> cython.bint:
     """Change *state* to where the condition *value* is *truth*; False where it cannot be."""
-    kind = value[0]
+    kind: str = value[0]
     if kind == "n":
-        return bool(value[1]) is truth
+        return bool(value[1]) == truth
     if kind in ("e", "s", "addr"):
         return truth
     if kind == "w":
@@ -34,13 +46,15 @@ def assume(state: State, value: Value, truth: bool) -> bool:
     return _compare(state, "!=" if truth else "==", value, ZERO)
 
 
-def _both(state: State, value: Value, truth: bool) -> bool:
-    if (value[1] == "&&") is truth:
+@cython.cfunc
+def _both(state: Any, value: tuple[Any, ...], truth: cython.bint) -> cython.bint:
+    if (value[1] == "&&") == truth:
         return assume(state, value[2], truth) and assume(state, value[3], truth)
     return _compare(state, "!=" if truth else "==", value, ZERO)
 
 
-def _window(state: State, value: Value, present: bool) -> bool:
+@cython.cfunc
+def _window(state: Any, value: tuple[Any, ...], present: cython.bint) -> cython.bint:
     """Tests of an address that a map call returned."""
     window = state.windows.get(value[1])
     if window is None:
@@ -57,12 +71,13 @@ def _window(state: State, value: Value, present: bool) -> bool:
     return True
 
 
-def _error(state: State, value: Value, truth: bool) -> bool:
-    inner = value[2][0]
+@cython.cfunc
+def _error(state: Any, value: tuple[Any, ...], truth: cython.bint) -> cython.bint:
+    inner: tuple[Any, ...] = value[2][0]
     if inner[0] == "e":
         return truth
     if inner[0] == "n":
-        return truth is (value[1] == "IS_ERR_OR_NULL" and inner[1] == 0)
+        return truth == (value[1] == "IS_ERR_OR_NULL" and inner[1] == 0)
     if inner[0] == "w":
         window = state.windows.get(inner[1])
         if truth and window is not None and window.nullable:
@@ -86,7 +101,8 @@ def _error(state: State, value: Value, truth: bool) -> bool:
     return not truth or value[1] != "IS_ERR" or _compare(state, "!=", inner, ZERO)
 
 
-def _compare(state: State, op: str, left: Value, right: Value) -> bool:
+@cython.cfunc
+def _compare(state: Any, op: str, left: tuple[Any, ...], right: tuple[Any, ...]) -> cython.bint:
     if left[0] in ("n", "e") and right[0] not in ("n", "e"):
         left, right, op = right, left, _FLIP[op]
     if left == right and left[0] != "e":
@@ -99,9 +115,9 @@ def _compare(state: State, op: str, left: Value, right: Value) -> bool:
         return _bound(state, op, left, right[1])
     if right[0] == "e":
         return _with_error(state, op, left)
-    if repr(left) > repr(right):
+    if text_of(left) > text_of(right):
         left, right, op = right, left, _FLIP[op]
-    pair: Value = ("p", left, right)
+    pair: tuple[Any, ...] = ("p", left, right)
     old = state.facts.get(pair, (7, 0, False))[0]
     new = old & _MASK[op]
     if new and new != 7:
@@ -109,7 +125,8 @@ def _compare(state: State, op: str, left: Value, right: Value) -> bool:
     return bool(new)
 
 
-def _address(state: State, op: str, left: Value, right: Value) -> bool:
+@cython.cfunc
+def _address(state: Any, op: str, left: tuple[Any, ...], right: tuple[Any, ...]) -> cython.bint:
     if right[0] == "w":
         left, right, op = right, left, _FLIP[op]
     if right[0] == "w":
@@ -123,7 +140,8 @@ def _address(state: State, op: str, left: Value, right: Value) -> bool:
     return True
 
 
-def _bound(state: State, op: str, left: Value, limit: int) -> bool:
+@cython.cfunc
+def _bound(state: Any, op: str, left: tuple[Any, ...], limit: int) -> cython.bint:
     low, high, nonzero = state.facts.get(left, (_LOW, _HIGH, False))
     if left[0] == "e":
         low, high, nonzero = -_MAX_ERRNO, -1, True
@@ -158,7 +176,10 @@ def _bound(state: State, op: str, left: Value, limit: int) -> bool:
     return True
 
 
-def _tell_by_result(state: State, left: Value, failed: bool, worked: bool) -> None:
+@cython.cfunc
+def _tell_by_result(
+    state: Any, left: tuple[Any, ...], failed: cython.bint, worked: cython.bint
+) -> None:
     """Tests of what a function returned that maps on success only: not zero, or zero."""
     window = state.windows.get((left[1], 0)) if left[0] == "c" else None
     if window is None or not window.by_result or not window.nullable:
@@ -171,7 +192,8 @@ def _tell_by_result(state: State, left: Value, failed: bool, worked: bool) -> No
         state.change(window, nullable=False)
 
 
-def _pages_of_null(state: State, page: Value, null: bool) -> bool:
+@cython.cfunc
+def _pages_of_null(state: Any, page: tuple[Any, ...], null: cython.bint) -> cython.bint:
     """Tests of a page that is mapped, or that a function returned mapped."""
     for window in list(state.windows.values()):
         if window.what != page or window.status == "closed":
@@ -185,7 +207,8 @@ def _pages_of_null(state: State, page: Value, null: bool) -> bool:
     return True
 
 
-def _with_error(state: State, op: str, left: Value) -> bool:
+@cython.cfunc
+def _with_error(state: Any, op: str, left: tuple[Any, ...]) -> cython.bint:
     if left[0] == "e":
         return True
     if op == "==":

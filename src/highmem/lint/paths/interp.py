@@ -1,40 +1,44 @@
+# mypy: disable-error-code="misc, untyped-decorator, name-defined, no-any-return, no-untyped-call"
+# mypy: disable-error-code="import-untyped, import-not-found, attr-defined, unused-ignore, no-redef"
 """Follows the paths of one function and keeps what is known on each.
 
 States that know the same meet; what is no longer read is forgotten; a loop is followed until
 its states repeat, its counters being unknown from the second turn on.  The work is bounded:
 past the budget paths are merged, then given up, and the function counts as partial.
+
+Plain Python that Cython compiles (pure Python mode); interpreted it does the same.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Callable
+
+try:
+    import cython
+except ImportError:
+    from highmem import _cython as cython
 
 from highmem.lint.paths.facts import assume
+from highmem.lint.paths.forget import KNOWN, Forgetting, closed_long_ago
 from highmem.lint.paths.state import State
-from highmem.lint.paths.values import PAGE_SIZE, Value, leaves, mentions_window, names_of, root
+from highmem.lint.paths.values import Value, root
 from highmem.lint.rules.calls import Calls
 from highmem.lint.syntax.graph import Block, Instr
 from highmem.lint.syntax.liveness import Liveness
 
-__all__ = ["Interpreter"]
+__all__ = ["COMPILED", "Interpreter"]
+
+COMPILED: bool = bool(cython.compiled)
 
 _LOOKS = 3
 """Different states of one block in a function that opens no window."""
 _STATES = 24
 """Different states that one block is entered with before facts are dropped."""
-_PAGE_WORDS = frozenset({"PAGE_SIZE", "PAGE_CACHE_SIZE"})
 _WORK = 40_000
 """What one function may cost, in instructions and things known; some 2 s at the most."""
 _SIZE = 9_000_000
-_KNOWN = 48
-"""Facts and windows that a state keeps."""
-
-
-@dataclass(slots=True)
-class _Seen:
-    keys: set[object]
-    merged: set[object]
+_TOO_MANY = "too many paths"
 
 
 class Interpreter(Calls):
@@ -42,7 +46,8 @@ class Interpreter(Calls):
 
     def run(self) -> None:
         """Follow every path."""
-        size = len(self.graph.blocks)
+        blocks = self.graph.blocks
+        size = len(blocks)
         if size * (size + len(self.graph.types)) > _SIZE:
             self.partial(f"{size} branches are more than is allowed for one function")
             return
@@ -50,126 +55,117 @@ class Interpreter(Calls):
         for loop in self.graph.loops:
             self.heads.setdefault(loop.head, []).append(loop.number)
         self.live = Liveness(self.graph)
-        self.light = not self._maps()
-        seen: dict[int, _Seen] = {}
+        self.forgetting = Forgetting(
+            self.live, self.graph.addressed, frozenset(self.returned), self.page_sites()
+        )
+        self.keys: list[set[object]] = [set() for _ in blocks]
+        """What each block was entered with."""
+        self.merged: list[set[object]] = [set() for _ in blocks]
+        """The same, after facts were dropped."""
+        costs = [4 + len(block.instrs) + 4 * len(block.loops) for block in blocks]
+        entered = self._entered
+        if not self._maps():
+            entered = self._looked_at
+            # Only a large function can come to its limit without maps: it is run in full.
+            small = _LOOKS * sum(costs) <= _WORK // 4
+            self.wanted = self._before_checks() if small else frozenset(range(size))
+        self._follow(entered, costs)
+
+    def _follow(self, entered: Callable[[int, State], bool], costs: list[int]) -> None:
         work = deque([(0, State({}, {}, (), {}))])
         work_done = 0
         while work:
             number, state = work.popleft()
-            entry = self._entered(number, state, seen)
-            if entry is None:
+            if not entered(number, state):
                 continue
-            work_done += self._cost(number, entry)
+            known = len(state.env) + len(state.facts) + 4 * len(state.windows)
+            work_done += costs[number] + known // 4
             if work_done > _WORK:
                 self.partial("more work than is allowed for one function")
                 break
-            work.extend(self._block(number, entry))
-
-    def _cost(self, number: int, state: State) -> int:
-        """Of running a block once."""
-        known = len(state.env) + len(state.facts) + 4 * len(state.windows)
-        block = self.graph.blocks[number]
-        return 4 + len(block.instrs) + known // 4 + 4 * len(block.loops)
+            work.extend(self._block(number, state))
 
     def _maps(self) -> bool:
-        """Whether anything in the function opens or closes a window."""
+        """Whether anything in the function may open or close a window."""
         names = self.table.names()
         for name in self.calls.values():
-            summary = self.summaries.get(name, self.source.path) if name else None
-            if not name or name in names or (summary is not None and summary.matters):
+            if not name or name in names or ((known := self.summary_of(name)) and known.matters):
                 return True
         return False
 
-    def _entered(self, number: int, state: State, seen: dict[int, _Seen]) -> State | None:
-        """The state to run the block with, or None where it was run with the same."""
-        self._forget_dead(number, state)
-        if self.light and not state.windows:
-            # Only where pages come from matters: one look at each block is enough.
-            state.facts = {}
-            known = seen.setdefault(number, _Seen(set(), set()))
-            if len(known.keys) >= _LOOKS:
-                return None
-        known = seen.setdefault(number, _Seen(set(), set()))
-        if len(known.keys) >= _STATES:
-            state.drop_unknown(all_facts=len(known.merged) >= _STATES)
-            key: object = state.key()
-            if key in known.merged or key in known.keys:
-                return None
-            if len(known.merged) >= 2 * _STATES:
-                self.partial("too many paths")
-                return None
-            known.merged.add(key)
-            return state
-        key = state.key()
-        if key in known.keys:
-            return None
-        known.keys.add(key)
-        return state
+    def _before_checks(self) -> frozenset[int]:
+        """Blocks from which a call that is judged without a window can still come."""
+        blocks = self.graph.blocks
+        before: list[list[int]] = [[] for _ in blocks]
+        stack = []
+        for number, block in enumerate(blocks):
+            for target in block.targets:
+                before[target].append(number)
+            if any(instr.op == "call" and self.judged(instr) for instr in block.instrs):
+                stack.append(number)
+        found = set(stack)
+        while stack:
+            for earlier in before[stack.pop()]:
+                if earlier not in found:
+                    found.add(earlier)
+                    stack.append(earlier)
+        return frozenset(found)
 
-    def _forget_dead(self, number: int, state: State) -> None:
-        read, tested = self.live.read[number], self.live.tested[number]
-        shown = {window.what for window in state.windows.values()}
-        kept: dict[Value, Value] = {}
-        for place, value in state.env.items():
-            kind = place[0]
-            if kind == "v":
-                name = place[1]
-                alive = name in read or name in self.graph.addressed
-                if value[0] in ("n", "e") and name not in tested:
-                    alive = alive and value[0] == "n" and name in self.returned
-            elif kind == "tmp":
-                alive = f"#{place[1]}" in read
-            else:
-                alive = (
-                    mentions_window(value)
-                    or value in shown
-                    or (kind == "fld" and "." + place[2] in tested)
-                    or (value[0] == "c" and self.calls.get(value[1]) in self.table.page_calls)
-                )
-            if alive:
-                kept[place] = value
-        state.env = kept
-        if state.facts:
-            self._forget_facts(state, self.live.again[number])
-        many = len(state.windows) > _KNOWN
-        if len(state.facts) > _KNOWN:
-            state.facts = dict(list(state.facts.items())[-_KNOWN:])
-        for window in list(state.windows.values()):
-            old = window.id[1] and not state.holders(window.id)
-            if window.status != "open" and (many or (old and window.status == "closed")):
-                state.windows.pop(window.id)
+    def _looked_at(self, number: int, state: State) -> bool:
+        """Whether to run the block, in a function without windows.
 
-    def _forget_facts(self, state: State, tested: frozenset[str]) -> None:
-        held: set[Value] = set()
-        anywhere: set[Value] = set()
-        for place, value in state.env.items():
-            if value[0] not in ("n", "e"):
-                anywhere |= leaves(value)
-                if names_of(place) & tested or place[0] == "tmp":
-                    held |= leaves(value)
-        for window in state.windows.values():
-            held |= leaves(window.what)
-        state.facts = {
-            key: fact
-            for key, fact in state.facts.items()
-            if self._worth(key, fact, held, tested)
-            or (key[:2] == ("call", "IS_ERR") and leaves(key) <= anywhere)
-        }
+        Only where pages come from matters: a few looks at each block are enough; and where
+        nothing is judged any more, it is enough to know that the function ends.
+        """
+        keys = self.keys[number]
+        count = len(keys)
+        if count >= _LOOKS or (self.ends and number not in self.wanted):
+            return False
+        state.facts = {}
+        keys.add((self.forgetting.places(number, state.env, state.windows), state.locks))
+        return len(keys) > count
 
-    def _worth(
-        self, key: Value, fact: tuple[int, int, bool], held: set[Value], tested: frozenset[str]
-    ) -> bool:
-        """Whether somebody can still ask for the fact."""
-        if key[0] == "p" and names_of(key) & _PAGE_WORDS:
-            return True
-        if key[0] != "p" and 0 < fact[1] <= PAGE_SIZE:
-            return True
-        known = all(leaf in held or (leaf[0] == "v" and leaf[1] in tested) for leaf in leaves(key))
-        return known and all(name in tested for name in names_of(key) if name[0] == ".")
+    def _entered(self, number: int, state: State) -> bool:
+        """Whether to run the block with the state: not where it was run with the same."""
+        keys = self.keys[number]
+        count = len(keys)
+        if count >= _STATES:
+            return self._entered_merged(number, state)
+        places = self.forgetting.places(number, state.env, state.windows)
+        facts = self.forgetting.facts(number, state)
+        if state.windows:
+            closed_long_ago(state)
+        keys.add(self.forgetting.whole(places, facts, state))
+        return len(keys) > count
+
+    def _entered_merged(self, number: int, state: State) -> bool:
+        """The same, where so many states came already that they must know less to meet."""
+        merged = self.merged[number]
+        if len(merged) >= 2 * _STATES and _TOO_MANY in self.reasons:
+            return False
+        forgetting = self.forgetting
+        if len(merged) >= _STATES and len(state.windows) <= KNOWN:
+            # What is dead changes nothing about what is dropped: only the rest is looked at.
+            state.drop_unknown(all_facts=True)
+            places = forgetting.places(number, state.env, state.windows)
+            closed_long_ago(state)
+            key = forgetting.whole(places, frozenset(), state)
+        else:
+            forgetting.places(number, state.env, state.windows)
+            forgetting.facts(number, state)
+            closed_long_ago(state)
+            state.drop_unknown(all_facts=len(merged) >= _STATES)
+            key = forgetting.key(state)
+        if key in merged or key in self.keys[number]:
+            return False
+        if len(merged) >= 2 * _STATES:
+            self.partial(_TOO_MANY)
+            return False
+        merged.add(key)
+        return True
 
     def _block(self, number: int, state: State) -> list[tuple[int, State]]:
         block = self.graph.blocks[number]
-        state = state.copy()
         for instr in block.instrs:
             self.step(instr, state, block)
         if block.op == "goto":
@@ -184,19 +180,20 @@ class Interpreter(Calls):
     def _if(self, number: int, block: Block, state: State) -> list[tuple[int, State]]:
         assert block.value is not None
         value = self.value(block.value, state, block)
-        taken = []
-        for truth, target in zip((True, False), block.targets, strict=True):
-            after = state.copy()
-            if assume(after, value, truth):
-                taken.append((truth, target, after))
+        yes, no = block.targets
+        told = state.windows and block.end
+        other = state.copy()
+        taken = [(True, yes, state)] if assume(state, value, True) else []
+        if assume(other, value, False):
+            taken.append((False, no, other))
         both = len(taken) == 2
         found: list[tuple[int, State]] = []
         for truth, target, after in taken:
             if both:
-                other = block.targets[1 if truth else 0]
-                alone = self.live.once[number]
-                self.passed_by(after, number, other, target, alone=alone)
-                if block.end and state.windows:
+                if after.windows:
+                    alone = self.live.once[number]
+                    self.passed_by(after, number, no if truth else yes, target, alone=alone)
+                if told:
                     after.note(block.start, "yes" if truth else "no", block.end)
             found += self._to(number, target, after)
         return found
@@ -209,16 +206,10 @@ class Interpreter(Calls):
         return [(target, state)]
 
     def _turn(self, loop: int, state: State) -> None:
-        symbols: set[Value] = set()
-        for place, value in state.env.items():
-            symbols |= leaves(place) | leaves(value)
-        for window in state.windows.values():
-            symbols |= leaves(window.what)
-        for key in state.facts:
-            symbols |= leaves(key)
-        for symbol in symbols:
-            if symbol[0] in ("c", "a", "l") and symbol[-1] == 0 and self._made_in(symbol, loop):
-                state.replace_symbol(symbol, (*symbol[:-1], 1))
+        symbols = state.young()
+        earlier = {one: (*one[:-1], 1) for one in symbols if self._made_in(one, loop)}
+        if earlier:
+            state.replace_symbols(earlier)
         touched: list[Value] = []
         for place in self.graph.loops[loop].assigned:
             if place not in self.graph.loops[loop].stepped:

@@ -17,6 +17,7 @@ WAITS = re.compile(
 )
 _KNOWS = re.compile(r"\b(?:in_atomic|in_interrupt|irqs_disabled|nowait|GFP_ATOMIC|gfp|atomic)\b")
 _CONDITION = re.compile(r"\b(?:if|else|while|for|switch|case|return)\b|\?|&&|\|\|")
+_OPENS = re.compile(r"\s*\(")
 _EARLY = re.compile(r"\breturn\b|\bgoto\b")
 # User memory sleeps only where it is not there.
 _SELDOM = ("copy_", "get_user", "put_user", "clear_user", "__copy", "filldir")
@@ -39,7 +40,7 @@ def sleeping_functions(
         for name, function in functions.items():
             if name in known:
                 continue
-            for callee in sorted(calls[name] & known.keys() - {name}):
+            for callee in sorted((calls[name] & known.keys()) - {name}):
                 chain, surely = known[callee]
                 here = surely and _always(function.text, callee)
                 if name not in more or (here and not more[name][1]):
@@ -54,7 +55,7 @@ def _direct(text: str, name: str, table: ApiTable) -> tuple[tuple[str, ...], boo
     if name.startswith(_SELDOM):
         return None
     if name in table.gfp:
-        calls = re.findall(rf"\b{name}\s*\(([^;]*);", text)
+        calls = re.findall(rf"{name}(?<!\w{name})\s*\(([^;]*);", text)
         if not any(WAITS.search(one) for one in calls):
             return None
     return (name,), _always(text, name)
@@ -63,11 +64,22 @@ def _direct(text: str, name: str, table: ApiTable) -> tuple[tuple[str, ...], boo
 def _always(text: str, name: str) -> bool:
     """Whether the call is a statement of the function's outermost block, and nothing before it
     leaves the function or asks whether sleeping is allowed."""
-    found = re.search(rf"\b{re.escape(name)}\s*\(", text)
-    if found is None or _KNOWS.search(text):
+    at = _first_call(text, name)
+    if at < 0:
         return False
-    before = text[: found.start()]
+    before = text[:at]
     if before.count("{") - before.count("}") != 1 or _EARLY.search(before):
         return False
     statement = re.split(r"[;{}]", before)[-1]
-    return _CONDITION.search(statement) is None
+    return _CONDITION.search(statement) is None and _KNOWS.search(text) is None
+
+
+def _first_call(text: str, name: str) -> int:
+    """Where the function is called first, or -1.  A pattern for each name costs more."""
+    at = text.find(name)
+    while at >= 0:
+        whole = not at or not (text[at - 1].isalnum() or text[at - 1] == "_")
+        if whole and _OPENS.match(text, at + len(name)):
+            return at
+        at = text.find(name, at + 1)
+    return -1

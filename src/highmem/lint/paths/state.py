@@ -1,16 +1,34 @@
-"""What is known at one point of one path."""
+# mypy: disable-error-code="misc, untyped-decorator, name-defined, no-any-return, no-untyped-call"
+# mypy: disable-error-code="import-untyped, import-not-found, attr-defined, unused-ignore, no-redef"
+"""What is known at one point of one path.
+
+Plain Python that Cython compiles (pure Python mode); interpreted it does the same.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
-from highmem.lint.paths.values import Value, WindowId, mentions_window, rename, root, window_of
+try:
+    import cython
+except ImportError:
+    from highmem import _cython as cython
+
+from highmem.lint.paths.values import (
+    Value,
+    WindowId,
+    mentions_window,
+    rename,
+    rename_all,
+    root,
+    window_of,
+    young,
+)
 
 __all__ = ["State", "Trail", "Window"]
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(NamedTuple):
     """One mapping on a path."""
 
     id: WindowId
@@ -38,9 +56,18 @@ class Window:
     call: str = ""
     """Name of the call that opened it."""
 
+    def but(self, **changes: Any) -> Window:
+        """It with something else known."""
+        values = list(self)
+        for name, value in changes.items():
+            values[_FIELDS[name]] = value
+        return Window._make(values)
 
-@dataclass(frozen=True, slots=True)
-class Trail:
+
+_FIELDS = {name: at for at, name in enumerate(Window._fields)}
+
+
+class Trail(NamedTuple):
     """The path so far, last step first."""
 
     before: Trail | None
@@ -50,53 +77,56 @@ class Trail:
     end: int = 0
 
 
-@dataclass(slots=True)
-class State:
-    """One path's knowledge.  Copied before it is changed."""
+_NONE: frozenset[Any] = frozenset()
 
-    env: dict[Value, Value]
-    windows: dict[WindowId, Window]
-    order: tuple[WindowId, ...]
-    """Open windows of families that nest, the top one last."""
-    facts: dict[Value, tuple[int, int, bool]]
-    """Value to lowest, highest, and whether it is known not to be 0; ``("p", a, b)`` to a mask
-    of what may hold between two values: 1 less, 2 equal, 4 greater."""
-    locks: tuple[int, ...] = ()
-    trail: Trail | None = None
-    closes: frozenset[tuple[Value, str]] = frozenset()
-    """Addresses or pages from outside that were unmapped, with the family."""
-    maybe_closes: frozenset[tuple[Value, str]] = frozenset()
-    foreign: tuple[tuple[int, int, str], ...] = ()
-    """Unmaps of something from outside while a window of that family was open: span, family."""
-    merged: bool = False
-    """Whether knowledge was dropped for the budget."""
+
+@cython.final
+@cython.cclass
+class State:
+    """One path's knowledge.  Copied before it is changed.
+
+    ``env``: places to what they hold.  ``windows``: by their ids.  ``order``: open windows of
+    families that nest, the top one last.  ``facts``: value to lowest, highest, and whether it is
+    known not to be 0; ``("p", a, b)`` to a mask of what may hold between two values: 1 less,
+    2 equal, 4 greater.  ``locks``: offsets of the calls that took them.  ``trail``: the path so
+    far.  ``closes``, ``maybe_closes``: addresses or pages from outside that were unmapped, with
+    the family.  ``foreign``: unmaps of something from outside while a window of that family was
+    open: span, family.  ``merged``: knowledge was dropped for the budget.  ``mapped``: a window
+    was opened at some time; where none was, no value has one in it.
+    """
+
+    env = cython.declare(dict, visibility="public")
+    windows = cython.declare(dict, visibility="public")
+    order = cython.declare(tuple, visibility="public")
+    facts = cython.declare(dict, visibility="public")
+    locks = cython.declare(tuple, visibility="public")
+    trail = cython.declare(object, visibility="public")
+    closes = cython.declare(frozenset, visibility="public")
+    maybe_closes = cython.declare(frozenset, visibility="public")
+    foreign = cython.declare(tuple, visibility="public")
+    merged = cython.declare(cython.bint, visibility="public")
+    mapped = cython.declare(cython.bint, visibility="public")
+
+    def __init__(
+        self,
+        env: dict[Any, Any],
+        windows: dict[Any, Any],
+        order: tuple[Any, ...],
+        facts: dict[Any, Any],
+    ) -> None:
+        self.env, self.windows, self.order, self.facts = env, windows, order, facts
+        self.locks, self.foreign = (), ()
+        self.trail = None
+        self.closes = self.maybe_closes = _NONE
+        self.merged = self.mapped = False
 
     def copy(self) -> State:
         """A state that can be changed apart."""
-        return State(
-            dict(self.env),
-            dict(self.windows),
-            self.order,
-            dict(self.facts),
-            self.locks,
-            self.trail,
-            self.closes,
-            self.maybe_closes,
-            self.foreign,
-            self.merged,
-        )
-
-    def key(self) -> tuple[object, ...]:
-        """Equal for states that know the same, whatever way led there."""
-        return (
-            frozenset(self.env.items()),
-            frozenset(self.windows.items()),
-            self.order,
-            frozenset(self.facts.items()),
-            self.locks,
-            self.closes,
-            self.foreign,
-        )
+        new: State = State(self.env.copy(), self.windows.copy(), self.order, self.facts.copy())
+        new.locks, new.trail = self.locks, self.trail
+        new.closes, new.maybe_closes = self.closes, self.maybe_closes
+        new.foreign, new.merged, new.mapped = self.foreign, self.merged, self.mapped
+        return new
 
     def note(self, offset: int, text: str, end: int = 0) -> None:
         """Add a step to the path."""
@@ -106,7 +136,7 @@ class State:
 
     def change(self, window: Window, **changes: object) -> Window:
         """Replace what is known of a window."""
-        new = replace(window, **changes)  # type: ignore[arg-type]
+        new = window.but(**changes)
         self.windows[window.id] = new
         if new.status != "open" and window.id in self.order:
             self.order = tuple(one for one in self.order if one != window.id)
@@ -134,7 +164,7 @@ class State:
         earlier = (old[0], 1)
         kept = self.windows.get(earlier)
         if kept is None or kept.status != "open":
-            self.windows[earlier] = replace(window, id=earlier)
+            self.windows[earlier] = window.but(id=earlier)
         if earlier in self.order:
             self.order = tuple(one for one in self.order if one != old)
         else:
@@ -152,15 +182,51 @@ class State:
                 self.change(self.windows[beaten], guarded="possible")
             env[to] = holds
         self.env = env
-        self.facts = {rename(k, old, new): fact for k, fact in self.facts.items()}
+        if self.facts:
+            self.facts = {rename(k, old, new): fact for k, fact in self.facts.items()}
         for window in list(self.windows.values()):
             what = rename(window.what, old, new)
             if what != window.what:
-                self.windows[window.id] = replace(window, what=what)
+                self.windows[window.id] = window.but(what=what)
+
+    def replace_symbols(self, names: dict[Value, Value]) -> None:
+        """Several symbols of this turn of a loop at once."""
+        env = {
+            rename_all(place, names): rename_all(value, names) for place, value in self.env.items()
+        }
+        facts = {rename_all(key, names): fact for key, fact in self.facts.items()}
+        if len(env) < len(self.env) or len(facts) < len(self.facts):
+            for old, new in names.items():  # what falls together does so one after the other
+                self.replace_symbol(old, new)
+            return
+        self.env, self.facts = env, facts
+        for window in list(self.windows.values()):
+            what = rename_all(window.what, names)
+            if what != window.what:
+                self.windows[window.id] = window.but(what=what)
 
     def holders(self, window: WindowId) -> list[Value]:
         """Places that hold an address in the window."""
         return [place for place, value in self.env.items() if window_of(value) == window]
+
+    def young(self) -> set[tuple[Any, ...]]:
+        """Every symbol in it that belongs to this turn of a loop."""
+        found: set[Any] = set()
+        some: tuple[Any, ...]
+        for place, value in self.env.items():
+            some = young(place)
+            if some:
+                found.update(some)
+            some = young(value)
+            if some:
+                found.update(some)
+        for window in self.windows.values():
+            found.update(young(window.what))
+        for key in self.facts:
+            some = young(key)
+            if some:
+                found.update(some)
+        return found
 
     def drop_unknown(self, *, all_facts: bool = False) -> None:
         """Forget values that are neither windows nor constants, and facts but those about what

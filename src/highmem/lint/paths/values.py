@@ -1,3 +1,5 @@
+# mypy: disable-error-code="misc, untyped-decorator, name-defined, no-any-return, no-untyped-call"
+# mypy: disable-error-code="import-untyped, import-not-found, attr-defined, unused-ignore, no-redef"
 """Symbolic values: what an expression is worth on one path.
 
 Values are tuples.  ``("n", 5)`` a number, ``("e",)`` some error code, ``("s",)`` a string,
@@ -7,12 +9,18 @@ Values are tuples.  ``("n", 5)`` a number, ``("e",)`` some error code, ``("s",)`
 loop left in a place, ``("a", n, age)`` anything, ``("w", window, offset)`` an address in a
 window, ``("bin", op, a, b)``, ``("un", op, a)``, ``("cond", c, a, b)``, ``("call", name, args)``.
 Age 0 is this turn of the loops around, 1 an earlier one.
+
+Plain Python that Cython compiles (pure Python mode); interpreted it does the same.
 """
 
 from __future__ import annotations
 
-import functools
 from typing import Any
+
+try:
+    import cython
+except ImportError:
+    from highmem import _cython as cython
 
 from highmem.lint.syntax.units import size_of
 
@@ -29,8 +37,11 @@ __all__ = [
     "names_of",
     "number",
     "rename",
+    "rename_all",
     "root",
+    "text_of",
     "window_of",
+    "young",
 ]
 
 Value = tuple[Any, ...]
@@ -68,57 +79,128 @@ def window_of(value: Value) -> WindowId | None:
     return value[1] if value[0] == "w" else None
 
 
-@functools.lru_cache(maxsize=1 << 15)
-def _size(value: Value) -> int:
-    return 1 + sum(_size(part) for part in value if isinstance(part, tuple))
+_MANY = 1 << 15
+"""What each of these remembers at the most."""
+_mentioning = cython.declare(dict, {})
+_leaves = cython.declare(dict, {})
+_young = cython.declare(dict, {})
+_names = cython.declare(dict, {})
+_texts = cython.declare(dict, {})
+_sizes = cython.declare(dict, {})
 
 
-@functools.lru_cache(maxsize=1 << 15)
-def mentions_window(value: Value) -> bool:
+@cython.ccall
+def mentions_window(value: tuple[Any, ...]) -> bool:
     """Whether any window is part of the value."""
-    if value[:1] == ("w",):
+    if not value:
+        return False
+    kind = value[0]
+    if kind == "w":
         return True
-    return any(mentions_window(part) for part in value if isinstance(part, tuple))
+    if kind == "v" or kind == "c" or kind == "n":
+        return False
+    known = _mentioning.get(value)
+    if known is None:
+        known = False
+        for part in value:
+            if isinstance(part, tuple) and mentions_window(part):
+                known = True
+                break
+        _remember(_mentioning, value, known)
+    return bool(known)
 
 
-@functools.lru_cache(maxsize=1 << 15)
-def leaves(value: Value) -> frozenset[Value]:
+@cython.ccall
+def leaves(value: tuple[Any, ...]) -> frozenset[tuple[Any, ...]]:
     """The symbols that it is made of."""
-    kind = value[0] if value else ""
-    if kind in ("v", "c", "l", "a", "w"):
-        return frozenset({value})
-    found: set[Value] = set()
-    for part in value:
-        if isinstance(part, tuple):
-            found |= leaves(part)
-    return frozenset(found)
+    known: frozenset[Any] | None = _leaves.get(value)
+    if known is None:
+        kind = value[0] if value else ""
+        if kind in ("v", "c", "l", "a", "w"):
+            known = frozenset({value})
+        else:
+            found: set[Any] = set()
+            for part in value:
+                if isinstance(part, tuple):
+                    found |= leaves(part)
+            known = frozenset(found)
+        _remember(_leaves, value, known)
+    return known
 
 
-@functools.lru_cache(maxsize=1 << 15)
-def names_of(value: Value) -> frozenset[str]:
+@cython.ccall
+def young(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Those of its symbols that belong to this turn of a loop."""
+    known: tuple[Any, ...] | None = _young.get(value)
+    if known is None:
+        found = [one for one in leaves(value) if one[0] in ("c", "a", "l") and one[-1] == 0]
+        known = tuple(found)
+        _remember(_young, value, known)
+    return known
+
+
+@cython.ccall
+def names_of(value: tuple[Any, ...]) -> frozenset[str]:
     """Names of variables, and of members with a dot, in a value or place."""
-    kind = value[0] if value else ""
-    if kind == "v":
-        return frozenset({value[1]})
-    found: set[str] = {"." + value[2]} if kind == "fld" else set()
-    for part in value:
-        if isinstance(part, tuple):
-            found |= names_of(part)
-    return frozenset(found)
+    known: frozenset[Any] | None = _names.get(value)
+    if known is None:
+        kind = value[0] if value else ""
+        if kind == "v":
+            known = frozenset({value[1]})
+        else:
+            found: set[Any] = {"." + value[2]} if kind == "fld" else set()
+            for part in value:
+                if isinstance(part, tuple):
+                    found |= names_of(part)
+            known = frozenset(found)
+        _remember(_names, value, known)
+    return known
 
 
-def root(place: Value) -> Value:
+@cython.ccall
+def text_of(value: tuple[Any, ...]) -> str:
+    """The value spelt out: for an order among values, and their size."""
+    known: str | None = _texts.get(value)
+    if known is None:
+        known = repr(value)
+        _remember(_texts, value, known)
+    return known
+
+
+@cython.cfunc
+def _size(value: tuple[Any, ...]) -> Any:
+    known = _sizes.get(value)
+    if known is None:
+        known = 1
+        for part in value:
+            if isinstance(part, tuple):
+                known += _size(part)
+        _remember(_sizes, value, known)
+    return known
+
+
+@cython.cfunc
+def _remember(table: dict[Any, Any], value: tuple[Any, ...], known: Any) -> None:
+    if len(table) >= _MANY:
+        table.clear()
+    table[value] = known
+
+
+@cython.ccall
+def root(place: tuple[Any, ...]) -> tuple[Any, ...]:
     """Where a place begins: ``("v", name)``, or what is dereferenced last."""
     while True:
-        if place[0] in ("fld", "deref", "addr"):
+        kind = place[0]
+        if kind == "fld" or kind == "deref" or kind == "addr":
             place = place[1]
-        elif place[0] == "bin":
+        elif kind == "bin":
             place = place[2]
         else:
             return place
 
 
-def rename(value: Value, old: Value, new: Value) -> Value:
+@cython.ccall
+def rename(value: tuple[Any, ...], old: tuple[Any, ...], new: tuple[Any, ...]) -> tuple[Any, ...]:
     """*value* with one symbol in the place of another (windows whatever their offset)."""
     if old[0] != "w" and old not in leaves(value):
         return value
@@ -128,14 +210,31 @@ def rename(value: Value, old: Value, new: Value) -> Value:
         return ("w", new[1], value[2])
     if old[0] == "w" and not mentions_window(value):
         return value
-    return tuple(rename(p, old, new) if isinstance(p, tuple) else p for p in value)
+    return tuple([rename(p, old, new) if isinstance(p, tuple) else p for p in value])
 
 
-def arithmetic(op: str, left: Value, right: Value) -> Value:
+@cython.ccall
+def rename_all(value: tuple[Any, ...], names: dict[Any, Any]) -> tuple[Any, ...]:
+    """*value* with each of these symbols, which are of this turn of a loop, replaced."""
+    found: cython.bint = False
+    for symbol in young(value):
+        found = found or symbol in names
+    if not found:
+        return value
+    new = names.get(value)
+    if new is not None:
+        return new
+    return tuple([rename_all(p, names) if isinstance(p, tuple) else p for p in value])
+
+
+@cython.ccall
+def arithmetic(op: str, left: tuple[Any, ...], right: tuple[Any, ...]) -> tuple[Any, ...]:
     """``left op right``."""
-    if left[0] == "w" or right[0] == "w":
+    first: str = left[0]
+    second: str = right[0]
+    if first == "w" or second == "w":
         return _pointer(op, left, right)
-    if left[0] == "n" and right[0] == "n":
+    if first == "n" and second == "n":
         folded = _fold(op, left[1], right[1])
         if folded is not None:
             return ("n", folded)
@@ -143,21 +242,21 @@ def arithmetic(op: str, left: Value, right: Value) -> Value:
         return left
     if op == "+" and left == ZERO:
         return right
-    if op in ("+", "-") and right[0] == "n" and left[0] == "bin" and left[1] in ("+", "-"):
+    if op in ("+", "-") and second == "n" and first == "bin" and left[1] in ("+", "-"):
         inner = left[3]
         if inner[0] == "n":
             total = (inner[1] if left[1] == "+" else -inner[1]) + (
                 right[1] if op == "+" else -right[1]
             )
             return arithmetic("+", left[2], ("n", total)) if total else left[2]
-    if op == "-" and right[0] == "n":
+    if op == "-" and second == "n":
         op, right = "+", ("n", -right[1])
     if op == "-" and left == right:
         return ZERO
-    if op == "-" and left[0] == "bin" and left[1] == "+" and right in left[2:]:
+    if op == "-" and first == "bin" and left[1] == "+" and right in left[2:]:
         rest: Value = left[3] if left[2] == right else left[2]
         return rest
-    if op == "+" and right[0] == "bin" and right[1] == "-" and right[3] == left:
+    if op == "+" and second == "bin" and right[1] == "-" and right[3] == left:
         before: Value = right[2]
         return before
     if _size(left) + _size(right) > _DEEP:

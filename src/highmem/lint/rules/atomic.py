@@ -21,8 +21,13 @@ class Atomic(Context):
 
     def check_sleep(self, instr: Instr, name: str, state: State) -> None:
         """Whether the call may sleep where it must not."""
-        atomic = [w for w in state.open_windows() if self.family(w).atomic]
-        if not atomic and not (state.locks and self._ends_in_kmap(instr)):
+        families = self.table.families
+        atomic = [
+            one
+            for one in state.windows.values()
+            if one.status == "open" and families[one.family].atomic
+        ]
+        if not atomic and not (state.locks and self.ends_in_kmap(instr)):
             return
         why, sure = self._sleeps(instr, name)
         if not why:
@@ -41,11 +46,11 @@ class Atomic(Context):
         what = f"{name}() {why} while {self.named(window, state)} is open"
         self.report("sleep-in-atomic", span, what, sure, state, window)
 
-    def _ends_in_kmap(self, instr: Instr) -> bool:
+    def ends_in_kmap(self, instr: Instr) -> bool:
         """Under a lock only kmap() is our subject: on 64 bits nobody sees it sleep."""
         if instr.detail in ("kmap", "kmap_high"):
             return True
-        summary = self.summaries.get(instr.detail, self.source.path) if instr.detail else None
+        summary = self.summary_of(instr.detail) if instr.detail else None
         return summary is not None and summary.sleeps[-1:] in (("kmap",), ("kmap_high",))
 
     def _doubt(self, window: Window, state: State) -> Confidence:
@@ -66,10 +71,10 @@ class Atomic(Context):
             return self.table.sleepers[name], Confidence.CERTAIN
         if name in ("filldir", "actor", "dir_emit"):
             return "copies to user memory and may sleep", Confidence.LIKELY
-        summary = self.summaries.get(name, self.source.path) if instr.detail else None
+        summary = self.summary_of(name) if instr.detail else None
         if summary is not None and summary.sleeps:
             chain = "() calls ".join((name, *summary.sleeps))
-            surely = summary.sleeps_surely or self._ends_in_kmap(instr)
+            surely = summary.sleeps_surely or self.ends_in_kmap(instr)
             sure = Confidence.LIKELY if surely else Confidence.POSSIBLE
             return f"may sleep ({chain}())", sure
         if instr.detail:

@@ -1,18 +1,25 @@
-"""What calls do on a path: the API's, those summarised, and those that nobody knows."""
+# mypy: disable-error-code="misc, untyped-decorator, name-defined, no-any-return, no-untyped-call"
+# mypy: disable-error-code="import-untyped, import-not-found, attr-defined, unused-ignore, no-redef"
+"""What calls do on a path: the API's, those summarised, and those that nobody knows.
+
+Plain Python that Cython compiles (pure Python mode); interpreted it does the same.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from highmem.findings import Confidence
-from highmem.lint.api import Close, Iterator, Open
+from highmem.lint.api import ApiTable, Close, Iterator, Open
+from highmem.lint.paths.evaluate import evaluate, forget_members, place_of
 from highmem.lint.paths.state import State, Window
 from highmem.lint.paths.summaries import Summary, resolve, resolve_place
 from highmem.lint.paths.values import Value, leaves, mentions_window, root, window_of
 from highmem.lint.rules.access import Accesses
 from highmem.lint.rules.atomic import Atomic
-from highmem.lint.rules.deprecated import DEPRECATED
+from highmem.lint.rules.deprecated import DEPRECATED, needs_atomic
 from highmem.lint.rules.exits import Exits
 from highmem.lint.rules.pageaddr import ADDRESS_CALLS, PageAddresses
 from highmem.lint.syntax.graph import Block, Expr, Instr, names_in
@@ -54,15 +61,57 @@ _PUBLISHERS = frozenset(
 )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class _About:
+    """What the name of a function tells about a call of it."""
+
+    predicate: bool
+    """Asked alike it answers alike."""
+    lock: int
+    needs_atomic: bool
+    closes: bool
+    known: bool
+    """Whether the table knows it, other than as a function that sleeps."""
+
+
+def _about(name: str, table: ApiTable) -> _About:
+    calls = (table.opens, table.closes, table.iterators, table.insides, table.accesses)
+    return _About(
+        predicate=_PREDICATE.fullmatch(name) is not None,
+        lock=_LOCKS.get(name, 0),
+        needs_atomic=needs_atomic(name),
+        closes=name in table.closes,
+        known=any(name in one for one in (*calls, ADDRESS_CALLS, table.pure, table.inert)),
+    )
+
+
 class Calls(Exits, Accesses, PageAddresses, Atomic):
     """Runs calls and assignments."""
+
+    def about(self, name: str) -> _About:
+        """What a name tells."""
+        known = self._abouts.get(name)
+        if known is None:
+            known = self._abouts[name] = _about(name, self.table)
+        return known
+
+    def page_sites(self) -> frozenset[int]:
+        """Offsets of calls that return pages."""
+        pages = self.table.page_calls
+        return frozenset(site for site, name in self.calls.items() if name in pages)
+
+    def judged(self, instr: Instr) -> bool:
+        """Whether a call can break a rule where no window is."""
+        name = instr.detail or self.method(instr.callee)
+        return name in ADDRESS_CALLS or name in self.table.insides or self.ends_in_kmap(instr)
 
     def value(self, expr: Expr, state: State, block: Block) -> Value:
         """The value of what a block ends with."""
         touched: list[Value] = []
-        value = self.evaluate(expr, state, touched)
-        self.check_access(touched, state, block.start, block.end)
-        self._note_uses([value])
+        value = evaluate(expr, state.env, state.facts, self.names, touched)
+        if state.mapped:
+            self.check_access(touched, state, block.start, block.end)
+            self._note_uses([value])
         return value
 
     # Assignments.
@@ -70,20 +119,21 @@ class Calls(Exits, Accesses, PageAddresses, Atomic):
     def on_set(self, instr: Instr, state: State) -> None:
         """``place = value``."""
         touched: list[Value] = []
-        value = self.evaluate(instr.value, state, touched)
-        place = self.place(instr.place, state, touched)
-        self.check_access(touched, state, instr.start, instr.end)
-        if place[0] == "deref" and mentions_window(place):
-            return
-        if place[0] == "fld" and mentions_window(root(place)):
-            return
-        if value[0] != "w" or self.outside(place):
-            self._note_uses([value])
-        if value[0] == "w" and instr.detail == "+=" and value[2] in ("in", "pages"):
-            value = ("w", value[1], self._moved(instr, value))
-        for old in [p for p in state.env if p[0] == "fld" and root(p) == place and p != place]:
-            del state.env[old]
-        state.env[place] = value
+        env: dict[Value, Value] = state.env
+        value = evaluate(instr.value, env, state.facts, self.names, touched)
+        place = place_of(instr.place, env, state.facts, self.names, touched)
+        if state.mapped:
+            self.check_access(touched, state, instr.start, instr.end)
+            if place[0] == "deref" and mentions_window(place):
+                return
+            if place[0] == "fld" and mentions_window(root(place)):
+                return
+            if value[0] != "w" or self.outside(place):
+                self._note_uses([value])
+            if value[0] == "w" and instr.detail == "+=" and value[2] in ("in", "pages"):
+                value = ("w", value[1], self._moved(instr, value))
+        forget_members(env, place)
+        env[place] = value
 
     def _moved(self, instr: Instr, value: Value) -> str:
         """A pointer moved by a length may stand at the page's end; by an offset it does not."""
@@ -99,36 +149,41 @@ class Calls(Exits, Accesses, PageAddresses, Atomic):
     def on_call(self, instr: Instr, state: State, block: Block) -> None:
         """One call."""
         touched: list[Value] = []
-        values = [self.evaluate(argument, state, touched) for argument in instr.arguments]
-        if instr.callee:
-            self.evaluate(instr.callee, state, touched)
-        self.check_access(touched, state, instr.start, instr.end)
+        env, facts, names = state.env, state.facts, self.names
+        values = [evaluate(one, env, facts, names, touched) for one in instr.arguments]
         name = instr.detail or self.method(instr.callee)
-        if name not in self.table.closes:
-            self._note_uses(values)
-            pointed = [value[1] for value in values if value[0] == "addr"]
-            self._note_uses([state.env[place] for place in pointed if place in state.env])
-        self.check_sleep(instr, name, state)
-        self.fits_call(name, state)
-        if name in _LOCKS:
-            if _LOCKS[name] > 0:
-                state.locks = (*state.locks, instr.start)[-8:]
-            else:
-                state.locks = state.locks[:-1]
-        result = self._known(name, instr, values, state)
+        about = self.about(name)
+        if state.mapped:
+            if instr.callee:
+                self.evaluate(instr.callee, state, touched)
+            self.check_access(touched, state, instr.start, instr.end)
+            if not about.closes:
+                self._note_uses(values)
+                pointed = [value[1] for value in values if value[0] == "addr"]
+                self._note_uses([state.env[place] for place in pointed if place in state.env])
+        if state.locks or state.windows:
+            self.check_sleep(instr, name, state)
+        if about.needs_atomic:
+            self.fits_call(name, state)
+        if about.lock > 0:
+            state.locks = (*state.locks, instr.start)[-8:]
+        elif about.lock < 0:
+            state.locks = state.locks[:-1]
+        result = self._known(name, instr, values, state) if about.known else None
         if result is None:
-            summary = self.summaries.get(name, self.source.path) if instr.detail else None
+            summary = self.summary_of(name) if instr.detail else None
             if summary is not None and summary.matters:
                 result = self._summarised(summary, instr, values, state)
             else:
-                result = self._unknown_call(name, instr, values, state)
+                result = self._unknown_call(name, instr, values, state, about)
         if not instr.used and name in DEPRECATED:
             self.fits_nothing(state, instr)
         state.env[instr.place] = result
 
     def _note_uses(self, values: list[Value]) -> None:
         for value in values:
-            self.used_sites.update(leaf[1][0] for leaf in leaves(value) if leaf[0] == "w")
+            if mentions_window(value):
+                self.used_sites.update([one[1][0] for one in leaves(value) if one[0] == "w"])
 
     def _known(self, name: str, instr: Instr, values: list[Value], state: State) -> Value | None:
         table = self.table
@@ -229,7 +284,7 @@ class Calls(Exits, Accesses, PageAddresses, Atomic):
         self.report("unmap-order", (instr.start, instr.end), what, sure, state, window)
 
     def _plain_result(self, name: str, instr: Instr, values: list[Value]) -> Value:
-        if _PREDICATE.fullmatch(name):
+        if self.about(name).predicate:
             return ("call", name, tuple(values))
         return ("c", instr.start, 0)
 
@@ -311,7 +366,22 @@ class Calls(Exits, Accesses, PageAddresses, Atomic):
 
     # Functions that nobody knows.
 
-    def _unknown_call(self, name: str, instr: Instr, values: list[Value], state: State) -> Value:
+    def _unknown_call(
+        self, name: str, instr: Instr, values: list[Value], state: State, about: _About
+    ) -> Value:
+        if state.windows:
+            self._given_to(name, instr, values, state)
+        self._written(instr, values, state)
+        if instr.value and about.predicate:
+            return ("call", name, tuple(values))
+        if state.mapped and self._keeps_pointer(name):
+            derived = [value for value in values if window_of(value) is not None]
+            if derived:
+                return ("w", derived[0][1], "in")
+        return ("c", instr.start, 0)
+
+    def _given_to(self, name: str, instr: Instr, values: list[Value], state: State) -> None:
+        """Addresses in windows, and pages that are mapped, that it gets."""
         publishes = name in _PUBLISHERS
         self.check_sizes(instr, values, state)
         for value in values:
@@ -325,13 +395,6 @@ class Calls(Exits, Accesses, PageAddresses, Atomic):
                     if value == window.what:
                         self.unfit(window, f"{name}() gets the page and may use page_address()")
                     state.change(window, given=window.given or name or "a function pointer")
-        self._written(instr, values, state)
-        if instr.value and _PREDICATE.fullmatch(name):
-            return ("call", name, tuple(values))
-        derived = [value for value in values if window_of(value) is not None]
-        if derived and self._keeps_pointer(name):
-            return ("w", derived[0][1], "in")
-        return ("c", instr.start, 0)
 
     def _keeps_pointer(self, name: str) -> bool:
         """Names of functions that give back a pointer near the one that they got."""
@@ -379,7 +442,7 @@ class Calls(Exits, Accesses, PageAddresses, Atomic):
             if value[0] != "addr":
                 continue
             place = value[1]
-            if place[0] == "v" and self.graph.types.get(place[1], "").endswith("[]"):
+            if place[0] == "v" and place[1] in self.names.arrays:
                 continue
             held = state.env.get(place)
             if held is not None and any(w.what == held for w in state.open_windows()):

@@ -9,10 +9,15 @@ from highmem.lint.paths.context import Context
 from highmem.lint.paths.state import State, Window
 from highmem.lint.syntax.graph import Instr
 
-__all__ = ["DEPRECATED", "Deprecated"]
+__all__ = ["DEPRECATED", "Deprecated", "needs_atomic"]
 
 DEPRECATED = frozenset({"kmap", "kmap_atomic"})
 _NEEDS_ATOMIC = re.compile(r"inatomic|this_cpu|smp_processor_id|per_cpu|pagefault|get_cpu")
+
+
+def needs_atomic(name: str) -> bool:
+    """Whether a function by its name relies on preemption or page faults being off."""
+    return _NEEDS_ATOMIC.search(name) is not None
 
 
 class Deprecated(Context):
@@ -36,9 +41,7 @@ class Deprecated(Context):
         self.closed_sites.add(window.id[0])
 
     def fits_call(self, name: str, state: State) -> None:
-        """At a call made while windows are open."""
-        if not _NEEDS_ATOMIC.search(name):
-            return
+        """At a call that needs preemption or page faults off."""
         for window in state.open_windows():
             if window.call == "kmap_atomic":
                 self.unfit(window, f"{name}() relies on preemption or page faults being off")

@@ -105,10 +105,12 @@ class Exits(Windows):
 
     def _shown(self, window: Window, state: State) -> Value:
         """The page in terms of the parameters, where it can be told so."""
-        if self._portable(window.what):
-            return window.what
+        what: Value = window.what
+        if self._portable(what):
+            return what
+        place: Value
         for place, value in state.env.items():
-            if value == window.what and self.outside(place) and self._portable(place):
+            if value == what and self.outside(place) and self._portable(place):
                 return place
         return ()
 

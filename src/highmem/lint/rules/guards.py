@@ -30,7 +30,7 @@ class Guards(Context):
         iterator = self.table.iterators.get(name)
         if iterator is not None and iterator.does != "open":
             return {iterator.family}
-        summary = self.summaries.get(name, self.source.path)
+        summary = self.summary_of(name)
         return {one[1] for one in summary.closes} if summary is not None else set()
 
     def passed_by(self, state: State, number: int, other: int, target: int, *, alone: bool) -> None:

@@ -10,7 +10,7 @@ from highmem.lint.paths.state import State
 from highmem.lint.paths.values import Value
 from highmem.lint.syntax.graph import Expr, Instr
 
-__all__ = ["ADDRESS_CALLS", "PageAddresses"]
+__all__ = ["ADDRESS_CALLS", "HIGH_FLAGS", "HIGH_PAGES", "TESTS_HIGH", "PageAddresses"]
 
 ADDRESS_CALLS = frozenset({"page_address", "sg_virt", "folio_address"})
 _CACHE = frozenset(
@@ -27,8 +27,11 @@ _USER = frozenset(
 )  # fmt: skip
 _ALLOCATORS = {"alloc_page": 0, "alloc_pages": 0, "alloc_pages_node": 1, "__page_cache_alloc": 0}
 _OF_BIO = frozenset({"bio_page", "bvec_page", "bv_page", "bio_iter_page", "bio_iovec_page"})
-_HIGH = re.compile(r"__GFP_HIGHMEM|GFP_HIGHUSER")
-_TESTED = re.compile(r"PageHighMem|PhysHighMem|test_highmem|is_highmem|CONFIG_HIGHMEM")
+HIGH_PAGES = _CACHE | _USER | _OF_BIO | {"sg_page", "skb_frag_page"}
+"""Calls that give pages which may be high, whatever flags they get."""
+HIGH_FLAGS = re.compile(r"__GFP_HIGHMEM|GFP_HIGHUSER")
+TESTS_HIGH = re.compile(r"PageHighMem|PhysHighMem|test_highmem|is_highmem|CONFIG_HIGHMEM")
+"""In a function that asks this, page_address() is no mistake."""
 _TAKES_ANY = re.compile(
     r"readpage|writepage|read_folio|write_begin|write_end|_actor$|readahead|flush_\w*page"
     r"|copy_user|clear_user"
@@ -42,7 +45,7 @@ class PageAddresses(Context):
 
     def check_address(self, name: str, instr: Instr, values: list[Value], state: State) -> None:
         """One call of page_address() or sg_virt()."""
-        if not values or _TESTED.search(self.function.text):
+        if not values or TESTS_HIGH.search(self.function.text):
             return
         if self.named_after.get(instr.start) in self.null_tested:
             return
@@ -96,7 +99,7 @@ class PageAddresses(Context):
             return "a page of the page cache", Confidence.LIKELY
         if name in _USER:
             return "memory of a user or of vmalloc()", Confidence.LIKELY
-        if name in _ALLOCATORS and _HIGH.search(self.flags.get(site, "")):
+        if name in _ALLOCATORS and HIGH_FLAGS.search(self.flags.get(site, "")):
             return f"allocated with {self.flags[site]}", Confidence.CERTAIN
         return "", Confidence.POSSIBLE
 

@@ -51,6 +51,7 @@ class Windows(Guards, Deprecated):
         state.age(site)
         window = Window(site, family, what, nullable=nullable, call=call, slot=slot)
         state.windows[site] = window
+        state.mapped = True
         if self.table.families[family].stack:
             state.order = (*state.order, site)
         state.note(instr.start, f"{call}() maps {self.say(what)}")

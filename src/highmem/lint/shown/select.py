@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from highmem.errors import InputError
-from highmem.findings import Confidence
+from highmem.findings import RULES, Confidence
 from highmem.lint.api import load_api
 from highmem.lint.cache import Cache
 from highmem.lint.driver import LintOptions, lint_paths
+from highmem.lint.paths.analyse import BESIDE_WINDOWS
 from highmem.lint.result import LintFinding, LintReport
 from highmem.lint.shown.baseline import load_baseline
 from highmem.lint.shown.diffbase import left_halves, touched
@@ -68,9 +69,11 @@ def select(
     """Lint, and sort what was found.  Raises InputError and UsageError."""
     known = load_baseline(selection.baseline) if selection.baseline is not None else None
     changes, paths = _changes(selection)
+    wanted = frozenset(selection.only or RULES) - selection.without
     options = LintOptions(
         api=selection.api,
         deprecated=selection.deprecated,
+        rules=wanted,
         jobs=selection.jobs or os.cpu_count() or 1,
         cache=cache,
         progress=progress,
@@ -79,9 +82,10 @@ def select(
     sorting = _Sorting(report)
     if changes is not None:
         sorting.blame(changes, selection)
-    sorting.excuse()
+    sorting.excuse(wanted)
     sorting.keep(lambda one: not selection.only or one.rule in selection.only, "of other rules")
     sorting.keep(lambda one: one.rule not in selection.without, "of rules left out")
+    sorting.notes += _not_looked_at(wanted)
     least = _ORDER.index(selection.least)
     sorting.keep(
         lambda one: _ORDER.index(one.confidence) <= least, f"less than {selection.least.value}"
@@ -111,6 +115,12 @@ def _changes(selection: Selection) -> tuple[dict[str, Changed] | None, list[str]
             raise InputError(path, "named by the change, but not there: run it in that tree")
         files[path].path = path
     return files, sorted(files)
+
+
+def _not_looked_at(wanted: frozenset[str]) -> list[str]:
+    """What the counts do not hold, because no rule that is wanted concerns it."""
+    left = [rule for rule in BESIDE_WINDOWS if rule not in wanted]
+    return [f"not looked at: what only {', '.join(left)} would concern"] if left else []
 
 
 def _under(path: str, roots: Iterable[str]) -> bool:
@@ -149,14 +159,18 @@ class _Sorting:
             self.findings += [one for one in halves if (one.path, one.line) not in said]
         self.findings.sort(key=lambda one: (one.path, one.line, one.column))
 
-    def excuse(self) -> None:
-        """Take out what comments in the source allow."""
+    def excuse(self, wanted: frozenset[str]) -> None:
+        """Take out what comments in the source allow; of rules that are not wanted there may be
+        findings that nobody looked for."""
         kept: list[LintFinding] = []
+        by_path: dict[str, list[LintFinding]] = {}
+        for one in self.findings:
+            by_path.setdefault(one.path, []).append(one)
         for file in self.report.files:
             if file.rejected:
                 continue
-            here = [one for one in self.findings if one.path == file.path]
-            result = allowed(_text(file.path), here, file.functions)
+            here = by_path.get(file.path, [])
+            result = allowed(_text(file.path), here, file.functions, wanted)
             kept += result.kept
             self.allowed += result.allowed
             self.notes += [f"{file.path}:{line}: {why}" for line, why in result.notes]

@@ -60,9 +60,16 @@ class Allowed:
 
 
 def allowed(
-    text: bytes, findings: Sequence[LintFinding], functions: Sequence[FunctionReport]
+    text: bytes,
+    findings: Sequence[LintFinding],
+    functions: Sequence[FunctionReport],
+    wanted: frozenset[str] | None = None,
 ) -> Allowed:
-    """Sort the *findings* of the file that holds *text* by its comments."""
+    """Sort the *findings* of the file that holds *text* by its comments.
+
+    Of a comment that allows other rules than those *wanted* it is not said that no finding
+    needs it: nobody looked.
+    """
     allows = find_allows(text, functions)
     if not allows:
         return Allowed(tuple(findings), (), ())
@@ -77,7 +84,7 @@ def allowed(
     notes = [
         (allow.line, allow.fault or "highmem: allow() that no finding needs")
         for allow in allows
-        if allow.fault or allow.line not in used
+        if allow.fault or (allow.line not in used and (wanted is None or allow.rules <= wanted))
     ]
     return Allowed(tuple(kept), tuple(excused), tuple(notes))
 

@@ -11,10 +11,17 @@ from highmem.lint.syntax.graph import Expr, Instr
 if TYPE_CHECKING:
     from tree_sitter import Node
 
-__all__ = ["Declarations"]
+__all__ = ["Declarations", "parameter_names"]
 
 _NOT_A_TYPE = frozenset({"const", "__user", "register", "volatile", "__iomem"})
 _PARAMETER = re.compile(r"(\w+)\s*(?:\[[^\]]*\]\s*)*$")
+
+
+def parameter_names(text: str) -> tuple[str, ...]:
+    """The names in a declaration's parentheses."""
+    reader = Declarations("", 0)
+    reader.declare_parameters(text)
+    return tuple(reader.parameters)
 
 
 class Declarations(Expressions):

@@ -180,12 +180,13 @@ class Expressions:
 
     def choice(self, node: Node) -> Expr:
         """A value; where it is ``c ? a : b``, by two branches."""
-        inner = node
-        while inner.type == "parenthesized_expression" and len(inner.named_children) == 1:
+        inner, kind = node, node.type
+        while kind == "parenthesized_expression" and len(inner.named_children) == 1:
             inner = inner.named_children[0]
-        if inner.type == "compound_statement":
+            kind = inner.type
+        if kind == "compound_statement":
             return self.block_value(inner)
-        if inner.type == "conditional_expression":
+        if kind == "conditional_expression":
             consequence = inner.child_by_field_name("consequence")
             place = self.temporary()
             condition = self._field(inner, "condition")
@@ -201,7 +202,7 @@ class Expressions:
             self._arm(no, place, self._field(inner, "alternative"), inner, after)
             self.at = after
             return place
-        if inner.type == "binary_expression" and self._operator(inner) in ("&&", "||"):
+        if kind == "binary_expression" and self._operator(inner) in ("&&", "||"):
             if not self._has_effects(inner):
                 return self.lower(inner, condition=True)
             place = self.temporary()
@@ -233,22 +234,22 @@ class Expressions:
 
     def lower(self, node: Node, *, condition: bool = False) -> Expr:
         """The value of an expression; its effects go into the current block."""
-        method = getattr(self, "_on_" + node.type, None)
+        kind = node.type
+        if kind == "identifier":  # most are
+            name = self.text_of(node)
+            return ("num", _NULLS[name]) if name in _NULLS else ("id", name)
+        if kind == "call_expression":
+            return self._call(node, condition=condition)
+        if kind == "binary_expression":
+            return self._binary(node, condition)
+        method = getattr(self, "_on_" + kind, None)
         if method is not None:
             value = method(node)
             assert isinstance(value, tuple)
             return value
-        if node.type == "call_expression":
-            return self._call(node, condition=condition)
-        if node.type == "binary_expression":
-            return self._binary(node, condition)
         for child in node.named_children:
             self.lower(child)
         return self.fresh()
-
-    def _on_identifier(self, node: Node) -> Expr:
-        name = self.text_of(node)
-        return ("num", _NULLS[name]) if name in _NULLS else ("id", name)
 
     def _on_number_literal(self, node: Node) -> Expr:
         text = self.text_of(node).rstrip("uUlL").replace("'", "")
@@ -298,7 +299,7 @@ class Expressions:
     def _on_field_expression(self, node: Node) -> Expr:
         base = self.lower(self._field(node, "argument"))
         name = self.text_of(self._field(node, "field"))
-        arrow = any(child.type == "->" for child in node.children)
+        arrow = self._operator(node) == "->"
         return ("fld", dereferenced(base) if arrow else base, name)
 
     def _on_subscript_expression(self, node: Node) -> Expr:
@@ -416,7 +417,7 @@ class Expressions:
         start, end = self.span(node)
         place = self.temporary()
         instr = Instr("call", start, end, place, detail=name, arguments=values, callee=callee)
-        instr.text, instr.used = self.text_of(node), used
+        instr.used = used
         if condition:
             instr.value = ("call", name or "?", values)
         self.emit(instr)

@@ -48,7 +48,6 @@ class Instr:
     arguments: tuple[Expr, ...] = ()
     callee: Expr = ()
     """What is called, where it is no plain name."""
-    text: str = ""
     used: bool = True
     """Whether the result of a call is used."""
 

@@ -1,28 +1,45 @@
-"""Which names still matter after a block: what is dead is forgotten, so that paths meet."""
+# mypy: disable-error-code="misc, untyped-decorator, name-defined, no-any-return, no-untyped-call"
+# mypy: disable-error-code="import-untyped, import-not-found, attr-defined, unused-ignore, no-redef"
+"""Which names still matter after a block: what is dead is forgotten, so that paths meet.
+
+Plain Python that Cython compiles (pure Python mode); interpreted it does the same.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from typing import Any
 
-from highmem.lint.syntax.graph import Block, Expr, Graph, Instr, children
+try:
+    import cython
+except ImportError:
+    from highmem import _cython as cython
+
+from highmem.lint.syntax.graph import Block, Expr, Graph, Instr
 
 __all__ = ["Liveness"]
 
+_FIRST = 1
+"""A bit, as a number without a limit."""
 
-def _names(expr: Expr) -> set[str]:
-    found: set[str] = set()
-    stack = [expr] if expr else []
-    while stack:
-        one = stack.pop()
-        if one[0] == "id":
-            found.add(one[1])
-        elif one[0] == "tmp":
-            found.add(f"#{one[1]}")
-        elif one[0] == "fld":
-            found.add("." + one[2])
-        stack.extend(children(one))
-    return found
+
+@cython.cfunc
+def _gather(expr: tuple[Any, ...], found: set[Any]) -> None:
+    """The names in an expression."""
+    kind: str = expr[0]
+    if kind == "id":
+        found.add(expr[1])
+    elif kind == "tmp":
+        found.add(f"#{expr[1]}")
+    elif kind == "call":
+        for part in expr[2]:
+            _gather(part, found)
+    elif kind not in ("num", "str", "any", "sizeof"):
+        if kind == "fld":
+            found.add("." + expr[2])
+        for part in expr:
+            if isinstance(part, tuple):
+                _gather(part, found)
 
 
 def _plain(place: Expr) -> str | None:
@@ -32,27 +49,52 @@ def _plain(place: Expr) -> str | None:
 
 
 class Liveness:
-    """For each block the names read later, and those that conditions read later."""
+    """For each block the names read later, and those that conditions read later.
+
+    Names are bits of numbers: there are many sets, and they are joined often.
+    """
 
     def __init__(self, graph: Graph) -> None:
-        self.read: list[frozenset[str]] = []
-        self.tested: list[frozenset[str]] = []
-        self.again: list[frozenset[str]] = []
-        """Of these, the ones that more than one condition reads."""
+        self.blocks = len(graph.blocks)
         before: list[list[int]] = [[] for _ in graph.blocks]
         for number, block in enumerate(graph.blocks):
             for target in block.targets:
                 before[target].append(number)
         uses, kills, tests = self._local(graph)
         counted = Counter(name for names in tests for name in names)
-        # A condition that nobody asks again tells nothing later.
-        again = [{name for name in names if counted[name] > 1} for names in tests]
-        self.read = _backwards(uses, kills, before, graph)
-        self.once = [any(counted[name] == 1 for name in names) for names in tests]
+        self._bit: dict[str, int] = {}
+        once = {name for name, count in counted.items() if count == 1}
+        self.once = [not once.isdisjoint(names) for names in tests]
         """Of each block: whether its condition asks for something that no other asks for."""
-        empty: list[set[str]] = [set() for _ in graph.blocks]
-        self.tested = _backwards(tests, empty, before, graph)
-        self.again = _backwards(again, empty, before, graph)
+        self._read = _backwards(self._bits(uses), self._bits(kills), before)
+        none = [0] * len(uses)
+        self._tested = _backwards(self._bits(tests), none, before)
+        # A condition that nobody asks again tells nothing later.
+        self._again = _backwards(self._bits([names - once for names in tests]), none, before)
+
+    def reads(self, number: int, name: str) -> bool:
+        """Whether the block or one after it reads the name."""
+        return bool(self._read[number] & self._bit.get(name, 0))
+
+    def tests(self, number: int, name: str) -> bool:
+        """Whether a condition there or later reads it."""
+        return bool(self._tested[number] & self._bit.get(name, 0))
+
+    def asks(self, number: int, name: str) -> bool:
+        """Whether one does, of the names that more than one condition reads."""
+        return bool(self._again[number] & self._bit.get(name, 0))
+
+    def _bits(self, sets: list[set[str]]) -> list[int]:
+        bit = self._bit
+        found = []
+        for names in sets:
+            bits = 0
+            for name in names:
+                if name not in bit:
+                    bit[name] = _FIRST << len(bit)
+                bits |= bit[name]
+            found.append(bits)
+        return found
 
     def _local(self, graph: Graph) -> tuple[list[set[str]], list[set[str]], list[set[str]]]:
         uses, kills, tests = [], [], []
@@ -64,7 +106,9 @@ class Liveness:
                 name = _plain(instr.place) if instr.op in ("set", "declare", "call") else None
                 if name is not None and name not in graph.addressed:
                     killed.add(name)
-            value = _names(block.value) if block.value is not None else set()
+            value: set[str] = set()
+            if block.value:
+                _gather(block.value, value)
             used |= value - killed
             uses.append(used)
             kills.append({name for name in killed if name not in used})
@@ -83,25 +127,23 @@ def _behind(names: set[str], block: Block) -> set[str]:
 
 
 def _read(instr: Instr) -> set[str]:
-    found = _names(instr.value) | _names(instr.callee)
-    for argument in instr.arguments:
-        found |= _names(argument)
-    if _plain(instr.place) is None:
-        found |= _names(instr.place)
+    found: set[str] = set()
+    for expr in (instr.value, instr.callee, *instr.arguments):
+        if expr:
+            _gather(expr, found)
+    if instr.place and _plain(instr.place) is None:
+        _gather(instr.place, found)
     return found
 
 
-def _backwards(
-    gen: list[set[str]], kill: list[set[str]], before: list[list[int]], graph: Graph
-) -> list[frozenset[str]]:
-    live = [set(names) for names in gen]
-    work: Iterable[int] = list(range(len(gen) - 1, -1, -1))
-    stack = list(work)[::-1]
+def _backwards(gen: list[int], kill: list[int], before: list[list[int]]) -> list[int]:
+    live = list(gen)
+    stack = list(range(len(gen)))
     while stack:
         number = stack.pop()
         for earlier in before[number]:
-            new = live[number] - kill[earlier]
-            if not new <= live[earlier]:
-                live[earlier] |= new
+            new = live[earlier] | live[number] & ~kill[earlier]
+            if new != live[earlier]:
+                live[earlier] = new
                 stack.append(earlier)
-    return [frozenset(names) for names in live]
+    return live

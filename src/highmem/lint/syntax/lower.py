@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from highmem.lint.syntax.source import Function
 
-__all__ = ["lower", "make_parser"]
+__all__ = ["lower", "make_parser", "parses"]
 
 _STOPS = frozenset({"BUG", "panic", "unreachable", "__builtin_unreachable", "do_exit", "abort"})
 
@@ -28,6 +28,12 @@ def make_parser() -> Parser:
     except ImportError:
         raise UsageError("lint needs tree-sitter: install highmem[lint]") from None
     return tree_sitter.Parser(tree_sitter.Language(tree_sitter_c.language()))
+
+
+def parses(function: Function, parser: Parser) -> bool:
+    """Whether the grammar knows all of a function, so that lowering it would note nothing."""
+    text, _ = prepare(function.text)
+    return not parser.parse(text.encode("latin-1")).root_node.has_error
 
 
 def lower(function: Function, parser: Parser) -> Graph:

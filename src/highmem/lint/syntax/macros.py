@@ -12,29 +12,39 @@ from dataclasses import dataclass
 __all__ = ["LoopMacro", "prepare"]
 
 _KEYWORDS = frozenset({"if", "for", "while", "switch", "return", "sizeof", "do", "else", "case"})
-_ANNOTATIONS = re.compile(
-    r"\b(?:__user|__iomem|__force|__rcu|__percpu|__kernel|__maybe_unused|__always_unused|__unused"
-    r"|__must_check|__read_mostly|__initdata|__initconst|__nonstring|__private|__bitwise|__refdata"
-    r"|__cacheline_aligned|____cacheline_aligned|__cacheline_aligned_in_smp|__packed"
-    r"|__extension__|__restrict|__restrict__|__inline__|__inline|__volatile__|noinline|__aligned_u64_"
-    r"|uninitialized_var|__ref|fallthrough|__fallthrough|__capability|__nocast|__exit|__init)\b"
+# Python looks for what a pattern begins with, if that is plain text or one of a few characters:
+# \b in front would be neither.
+_ANNOTATIONS = (
+    re.compile(
+        r"__(?<!\w__)(?:user|iomem|force|rcu|percpu|kernel|maybe_unused|always_unused|unused"
+        r"|must_check|read_mostly|initdata|initconst|nonstring|private|bitwise|refdata"
+        r"|cacheline_aligned|__cacheline_aligned|cacheline_aligned_in_smp|packed"
+        r"|extension__|restrict|restrict__|inline__|inline|volatile__|aligned_u64_"
+        r"|ref|fallthrough|capability|nocast|exit|init)\b"
+    ),
+    re.compile(r"noinline(?<!\wnoinline)\b"),
+    re.compile(r"uninitialized_var(?<!\wuninitialized_var)\b"),
+    re.compile(r"fallthrough(?<!\wfallthrough)\b"),
 )
-_WITH_ARGUMENTS = re.compile(r"\b(?:__attribute__|__attribute|__aligned|__section|__printf)\s*\(")
+_WITH_ARGUMENTS = re.compile(r"__(?<!\w__)(?:attribute__|attribute|aligned|section|printf)\s*\(")
 _ASM = re.compile(r"\b(?:asm|__asm__|__asm)\b[^;({]*\(")
 _OPERAND = re.compile(r'"\s*\(\s*([A-Za-z_]\w*)\s*\)')
 _CALL = re.compile(r"\b([A-Za-z_]\w{4,})\s*\(")
 _PAREN = re.compile(r"[()]")
 _STRUCT_ARGUMENT = re.compile(
-    r"(?<=[(,])(\s*)((?:const\s+)?(?:struct|union|enum)\s+\w+\s*\**)(?=\s*[,)])"
+    r"[(,](\s*)((?:const\s+)?(?:struct|union|enum)\s+\w+\s*\**)(?=\s*[,)])"
 )
 _NUMBER_TYPE = re.compile(
-    r"(?<=[(,])(\s*)((?:(?:const|unsigned|signed|long|short|int|char|void|bool|size_t)\b\s*)+\**)"
+    r"[(,](\s*)((?:(?:const|unsigned|signed|long|short|int|char|void|bool|size_t)\b\s*)+\**)"
     r"(?=\s*[,)])"
 )
-_POINTER_TYPE = re.compile(r"(?<=[(,])(\s*)(\w+\s*\*+)(?=\s*[,)])")
+_POINTER_TYPE = re.compile(r"[(,](\s*)(\w+\s*\*+)(?=\s*[,)])")
 _RANGE = re.compile(r"\bcase\b[^;{}?:]*\.\.\.[^;{}?:]*:")
 
-_STATEMENT_BEFORE = re.compile(r"(?:[{};):]|\belse|\bdo)\s*\Z")
+_AFTER = re.compile(r"\s*\)")
+_OPERATOR = re.compile(r"\b(?:sizeof|typeof|__typeof__|return|alignof)$")
+_LONGEST_OPERATOR = len("__typeof__")
+_NEXT = re.compile(r"\s*(.?)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +59,13 @@ class LoopMacro:
 
 def prepare(text: str) -> tuple[str, dict[int, LoopMacro]]:
     """The body as a C grammar can read it, and each loop macro by its offset in it."""
-    text = _ANNOTATIONS.sub(_blank, text)
+    for pattern in _ANNOTATIONS:
+        text = pattern.sub(_blank, text)
     text = _blank_calls(text, _WITH_ARGUMENTS)
-    text = _assembler(text)
-    text = _RANGE.sub(lambda found: found.group().replace("...", " | "), text)
+    if "asm" in text:
+        text = _assembler(text)
+    if "..." in text:
+        text = _RANGE.sub(lambda found: found.group().replace("...", " | "), text)
     text, loops = _loops(text)
     for pattern in (_STRUCT_ARGUMENT, _NUMBER_TYPE, _POINTER_TYPE):
         text = _named(text, pattern)
@@ -69,16 +82,21 @@ def _blank(found: re.Match[str]) -> str:
 
 def _type_name(text: str, found: re.Match[str]) -> str:
     """A plain name in the place of a type, but not where a cast or ``sizeof`` stands."""
-    whole = found.group()
-    before = text[: found.start() - 1].rstrip()
-    after = text[found.end() :].lstrip()[:1]
-    alone = text[found.start() - 1] == "(" and after == ")"
-    if alone and not re.search(r"\w$", before):
-        return whole
-    if alone and re.search(r"\b(?:sizeof|typeof|__typeof__|return|alignof)$", before):
-        return whole
+    whole, opening = found.group(), found.start()
+    if whole[0] == "(" and _AFTER.match(text, found.end()):
+        end = _word_before(text, opening)
+        before = text[max(0, end - _LONGEST_OPERATOR - 2) : end]
+        if not re.search(r"\w$", before) or _OPERATOR.search(before):
+            return whole
     blank, typed = found.group(1), found.group(2)
-    return blank + re.sub(r"[^\n]", " ", typed).replace(" ", "T", 1)
+    return whole[0] + blank + re.sub(r"[^\n]", " ", typed).replace(" ", "T", 1)
+
+
+def _word_before(text: str, at: int) -> int:
+    """Where the white space before an offset begins."""
+    while at and text[at - 1].isspace():
+        at -= 1
+    return at
 
 
 def _end_of_call(text: str, opening: int) -> int | None:
@@ -132,15 +150,18 @@ def _loops(text: str) -> tuple[str, dict[int, LoopMacro]]:
     while found := _CALL.search(text, at):
         at = found.end()
         name = found.group(1)
-        if name in _KEYWORDS or not (end := _end_of_call(text, found.end() - 1)):
+        if name in _KEYWORDS:
             continue
-        follows = text[end:].lstrip()[:1]
+        before = _word_before(text, found.start())
+        ends = not before or text[before - 1] in "{};):"
+        if not ends and not text.endswith(("else", "do"), 0, before):
+            continue
+        end = _end_of_call(text, found.end() - 1)
+        after = _NEXT.match(text, end) if end else None
+        if not end or after is None:
+            continue
+        follows = after.group(1)
         each = "for_each" in name or "foreach" in name or "walk_frags" in name
-        before = text[: found.start()].rstrip()[-1:]
-        if before not in ("", "{", "}", ";", ")", ":") and not text[
-            : found.start()
-        ].rstrip().endswith(("else", "do")):
-            continue
         if follows == "{" or (each and (follows.isalpha() or follows in "_*(")):
             arguments = text[found.end() : end - 1]
             loops[found.start()] = LoopMacro(name, _plain_names(arguments), arguments)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from highmem.lint.syntax.conditionals import Group, choices, find_groups, primary, selected
+from highmem.lint.syntax.text import blank, closing, directives, next_brace
 
 __all__ = ["Function", "Rejected", "Source", "read_source", "variants"]
 
@@ -21,20 +22,17 @@ MAX_LINE = 1 << 16
 MAX_DEPTH = 200
 """Deeper nesting than this is no kernel source; the grammar and we both work by recursion."""
 
-_TOKENS = re.compile(
-    r"//(?:[^\n\\]|\\.|\\\n)*"
-    r"|/\*.*?(?:\*/|\Z)"
-    r'|"(?:[^"\\\n]|\\.)*"?'
-    r"|'(?:[^'\\\n]|\\.){1,8}'",
-    re.DOTALL,
-)
-_DIRECTIVE = re.compile(r"^[ \t]*#[ \t]*(\w*)((?:[^\n\\]|\\[^\n]|\\\n)*)", re.MULTILINE)
-_NOT_LINE_END = re.compile(r"[^\n]")
-_TOP = re.compile(r"[{}();]")
-_BRACE = re.compile(r"[{}]")
+_DIRECTIVE = re.compile(r"[ \t]*#[ \t]*(\w*)(.*)", re.DOTALL)
 _CALLED = re.compile(r"([A-Za-z_]\w*)\s*\(")
 _ATTRIBUTE = re.compile(r"__(?:attribute|printf|scanf|section|acquires|releases|must_hold|aligned)")
 _TRAILING = re.compile(r"\)(?:\s*(?:__\w+|noexcept|const))*\s*$")
+_STATIC = re.compile(r"static(?<!\wstatic)\b")
+_LINKAGE = re.compile(r'extern\s*"[^"]*"\s*$')
+_OPENING = re.compile(r"\s*\(")
+_PAREN = re.compile(r"[()]")
+_GOES_ON = re.compile(r"[=)]\s*$")
+_FEW = 20
+"""Positions that are counted out before a table of the lines is made."""
 
 
 class Rejected(Exception):
@@ -74,10 +72,15 @@ class Source:
     notes: list[str]
     macros: dict[str, tuple[tuple[str, ...], str]]
     """Function-like macros: parameters and replacement."""
+    _asked: int = 0
     _lines: list[int] = field(default_factory=list)
 
     def position(self, offset: int) -> tuple[int, int]:
         """Line and column of an offset, from 1."""
+        if self._asked < _FEW:
+            self._asked += 1
+            line = self.original.count("\n", 0, offset) + 1
+            return line, offset - self.original.rfind("\n", 0, offset)
         if not self._lines:
             self._lines.append(0)
             self._lines.extend(found.end() for found in re.finditer("\n", self.original))
@@ -92,19 +95,24 @@ class Source:
 def read_source(data: bytes, path: str) -> Source:
     """Prepare the bytes of a file; :class:`Rejected` where they cannot be C source."""
     _refuse(data)
-    original = data.decode("latin-1")
     notes = []
-    blanked = _TOKENS.sub(_blank_token, original)
+    blanked = blank(data)
     if not blanked.isascii():
         raise Rejected("bytes outside comments and strings that are not ASCII")
-    if not original.isascii():
+    if not data.isascii():
         try:
             data.decode("utf-8")
         except UnicodeDecodeError:
             notes.append("not UTF-8 in comments or strings; read as Latin-1")
-    code, directives = _without_directives(blanked)
-    groups = find_groups(directives, len(code))
-    source = Source(path, original, code, groups, [], notes, _macros(directives))
+    before = blanked.decode("ascii")
+    found = []
+    for start, end in directives(blanked):
+        split = _DIRECTIVE.match(before, start, end)
+        assert split is not None  # or it would be none
+        found.append((start, end, split.group(1), split.group(2)))
+    code = blanked.decode("ascii")
+    groups = find_groups(found, len(code))
+    source = Source(path, data.decode("latin-1"), code, groups, [], notes, _macros(found))
     source.functions = _functions_of(source)
     return source
 
@@ -120,31 +128,6 @@ def _refuse(data: bytes) -> None:
         if end < 0:
             raise Rejected(f"a line longer than {MAX_LINE} bytes")
         start = end + 1
-
-
-def _blank(text: str) -> str:
-    return _NOT_LINE_END.sub(" ", text)
-
-
-def _blank_token(found: re.Match[str]) -> str:
-    text = found.group()
-    if text[0] == "/":
-        return _blank(text)
-    if text[0] == '"':
-        inside = _blank(text[1:-1])
-        return '"' + inside + '"' if len(text) > 1 and text[-1] == '"' else _blank(text)
-    return "'" + "0" * (len(text) - 2) + "'"
-
-
-def _without_directives(code: str) -> tuple[str, list[tuple[int, int, str, str]]]:
-    """The code with directives blanked, and each as start, end, word and text."""
-    found: list[tuple[int, int, str, str]] = []
-
-    def note(match: re.Match[str]) -> str:
-        found.append((match.start(), match.end(), match.group(1), match.group(2)))
-        return _blank(match.group())
-
-    return _DIRECTIVE.sub(note, code), found
 
 
 _MACRO = re.compile(r"\s+(\w+)\(([^()]*)\)(.*)", re.DOTALL)
@@ -180,54 +163,36 @@ def _functions_of(source: Source) -> list[Function]:
 
 def _split(code: str) -> Iterator[Function]:
     """Every function of the text that braces and parentheses show."""
-    at, chunk, depth = 0, 0, 0
-    while found := _TOP.search(code, at):
-        at = found.end()
-        char = found.group()
-        if char == "(":
-            depth += 1
-        elif char == ")":
-            depth = max(0, depth - 1)
-        elif char == ";":
-            chunk, depth = at, 0
-        elif char == "}":
-            chunk, depth = at, 0  # ends extern "C" or what we took for one
-        else:
-            header = code[chunk : found.start()]
-            end = _closing(code, found.start())
-            named = _signature(header) if depth == 0 else None
-            if named is not None:
-                name, parameters, start = named
-                yield Function(
-                    name=name,
-                    start=chunk + start,
-                    body=found.start(),
-                    end=end,
-                    static=re.search(r"\bstatic\b", header) is not None,
-                    parameters=header[slice(*parameters)],
-                    text=code[found.start() : end],
-                )
-            elif re.search(r'extern\s*"[^"]*"\s*$', header):
-                chunk = at
-                continue
-            at = end
-            if named is not None or not re.search(r"[=)]\s*$", header):
-                # An initialiser or a type goes on to its semicolon; a function does not.
-                chunk, depth = end, 0
+    text = code.encode("ascii")
+    at, chunk, depth = next_brace(text, 0, 0, 0)
+    while at >= 0:
+        header = code[chunk:at]
+        end = _closing(text, at)
+        named = _signature(header) if depth == 0 else None
+        if named is not None:
+            name, parameters, start = named
+            yield Function(
+                name=name,
+                start=chunk + start,
+                body=at,
+                end=end,
+                static=_STATIC.search(header) is not None,
+                parameters=header[slice(*parameters)],
+                text=code[at:end],
+            )
+        if named is None and _LINKAGE.search(header):
+            end = chunk = at + 1
+        elif named is not None or not _GOES_ON.search(header):
+            # An initialiser or a type goes on to its semicolon; a function does not.
+            chunk, depth = end, 0
+        at, chunk, depth = next_brace(text, end, chunk, depth)
 
 
-def _closing(code: str, opening: int) -> int:
-    depth = 0
-    for found in _BRACE.finditer(code, opening):
-        if found.group() == "{":
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise Rejected(f"braces nested deeper than {MAX_DEPTH}")
-        else:
-            depth -= 1
-            if depth == 0:
-                return found.end()
-    return len(code)
+def _closing(text: bytes, opening: int) -> int:
+    end = closing(text, opening, MAX_DEPTH)
+    if end < 0:
+        raise Rejected(f"braces nested deeper than {MAX_DEPTH}")
+    return end
 
 
 def _signature(header: str) -> tuple[str, tuple[int, int], int] | None:
@@ -246,7 +211,7 @@ def _signature(header: str) -> tuple[str, tuple[int, int], int] | None:
     if not candidates or "=" in header[: candidates[0][1]]:
         return None
     name, start, end = candidates[0]
-    after = re.compile(r"\s*\(").match(header, end + 1)
+    after = _OPENING.match(header, end + 1)
     if after:
         # FNAME(walk)(...), or a macro that makes the name.
         inner = header[start:end].strip()
@@ -264,8 +229,11 @@ def _signature(header: str) -> tuple[str, tuple[int, int], int] | None:
 
 def _matching(text: str, opening: int) -> int | None:
     """Offset of the parenthesis that closes the one at *opening*."""
+    end = text.find(")", opening)
+    if text.find("(", opening + 1, end) < 0 <= end:
+        return end
     depth = 0
-    for found in re.compile(r"[()]").finditer(text, opening):
+    for found in _PAREN.finditer(text, opening):
         depth += 1 if found.group() == "(" else -1
         if depth == 0:
             return found.start()
@@ -291,6 +259,6 @@ def _one_block(text: str) -> bool:
     if not text.startswith("{"):
         return False
     try:
-        return _closing(text, 0) == len(text) and text.endswith("}")
+        return _closing(text.encode("ascii"), 0) == len(text) and text.endswith("}")
     except Rejected:
         return False
