@@ -22,6 +22,7 @@ from highmem.trace.schema import SYMBOLS, Argument, Function, Kind
         ("p___kunmap_atomic_0", Function.KUNMAP_ATOMIC, Kind.UNMAP),
         ("probe:kmap_high", Function.KMAP_HIGH, Kind.MAP),
         ("probe:kmap_high__return", Function.KMAP_HIGH, Kind.MAP_RETURN),
+        ("highmem:r_kmap_high__return", Function.KMAP_HIGH, Kind.MAP_RETURN),
         ("kprobes:u_kunmap_high", Function.KUNMAP_HIGH, Kind.UNMAP),
         ("fprobes:kunmap_local_indexed__entry", Function.KUNMAP_LOCAL_INDEXED, Kind.UNMAP),
         ("kmap_high__exit", Function.KMAP_HIGH, Kind.MAP_RETURN),

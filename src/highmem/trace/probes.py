@@ -11,6 +11,7 @@ and whoever sets a probe names it.  The names that are understood without being 
 ``p_SYMBOL_0`` ``r_SYMBOL_0``          ftrace's own names for kprobes without a name
 ``SYMBOL__entry`` ``SYMBOL__exit``     ftrace's own names for fprobes without a name
 ``SYMBOL__return``                     perf probe's name for a return
+``r_SYMBOL__return``                   and what it makes of a return that is to be ``r_SYMBOL``
 ``GROUP:NAME``                         any of these with the group before it
 =====================================  ==================================================
 
@@ -141,7 +142,7 @@ def _default_probes() -> ProbeTable:
         if kind is Kind.MAP:
             back = Probe(function, Kind.MAP_RETURN, _RETURN_FIELDS)
             names = (f"r_{symbol}", f"r_{symbol}_0", f"{symbol}__return", f"{symbol}__exit")
-            probes.update(dict.fromkeys(names, back))
+            probes.update(dict.fromkeys((*names, f"r_{symbol}__return"), back))
     return ProbeTable(probes)
 
 
