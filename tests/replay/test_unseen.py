@@ -6,8 +6,10 @@ from __future__ import annotations
 import pytest
 
 from highmem.kernel.bug import KernelBug
-from highmem.kernel.profile import make_profile
+from highmem.kernel.profile import load_profile, make_profile
+from highmem.replay import replay
 from support.recordings import Recorder, rule_names
+from support.trace_reading import read_bytes
 
 FAMILIES = ("S1", "S4", "L0", "L1")
 
@@ -143,3 +145,32 @@ def test_a_cpu_whose_windows_lie_in_the_next_one_s_is_predicted(family: str) -> 
     verdict = rec.verdict()
     assert rule_names(verdict) == ["busy-entry"]
     assert verdict.wrong == 0 and verdict.right > right
+
+
+# A task was inside __kmap_local_page_prot and __kmap_local_pfn_prot when events were lost, among
+# them the entry of the next __kmap_local_page_prot: as perf recorded it on Debian's 6.1.
+LOST_INSIDE = b"""\
+cat-134 [000] 1.000001: m___kmap_local_page_prot: (f+0x0/0x1) page=0xf38e9068 prot=0x163
+cat-134 [000] 1.000002: m___kmap_local_pfn_prot: (f+0x0/0x1) pfn=0x7f869 prot=0x163
+cat-134 [000] 1.000003: r___kmap_local_pfn_prot: (__kmap_local_page_prot+0x3d/0x40 <- \
+__kmap_local_pfn_prot) vaddr=0xfffbb000
+cat-134 [000] 1.000004: r___kmap_local_page_prot: (copy+0x3d/0x40 <- __kmap_local_page_prot) \
+vaddr=0xfffbb000
+cat-134 [000] 1.000005: u_kunmap_local_indexed: (f+0x0/0x1) vaddr=0xfffbb000
+cat-134 [000] 1.000006: m___kmap_local_page_prot: (f+0x0/0x1) page=0xf38e9068 prot=0x163
+cat-134 [000] 1.000007: m___kmap_local_pfn_prot: (f+0x0/0x1) pfn=0x7f869 prot=0x163
+CPU:0 [LOST 203 EVENTS]
+cat-134 [000] 2.000001: m___kmap_local_pfn_prot: (f+0x0/0x1) pfn=0x7db4f prot=0x163
+cat-134 [000] 2.000002: r___kmap_local_pfn_prot: (__kmap_local_page_prot+0x3d/0x40 <- \
+__kmap_local_pfn_prot) vaddr=0xfffbb000
+cat-134 [000] 2.000003: r___kmap_local_page_prot: (copy+0x3d/0x40 <- __kmap_local_page_prot) \
+vaddr=0xfffbb000
+cat-134 [000] 2.000004: u_kunmap_local_indexed: (f+0x0/0x1) vaddr=0xfffbb000
+"""
+
+
+def test_a_return_is_that_of_the_call_just_done_and_not_of_one_before_a_loss() -> None:
+    verdict = replay(read_bytes(LOST_INSIDE), load_profile("debian-6.1-686"))
+    assert verdict.wrong == 0
+    assert rule_names(verdict) == []
+    assert verdict.right + sum(verdict.not_judged.values()) == 4

@@ -132,19 +132,19 @@ class Flights:
         """A map function returned."""
         context = self._context(event)
         function = Function(event.function)
-        flight = self._match(context, function, event)
-        if flight is None:
-            done = context.done
-            if (
-                done is not None
-                and done.answer == event.value
-                and (function in self._outers(done.function))
-            ):
-                # The function around a call that is done; the next return is another call's.
-                flight = done
-                flight.function = function
-            else:
-                flight = self._unseen(event, function)
+        done = context.done
+        if (
+            done is not None
+            and done.answer == event.value
+            and function in self._outers(done.function)
+            and (not context.flights or context.flights[-1].unsure)
+        ):
+            # The function around a call that is done, whose entry was not recorded or lost; the
+            # next return is another call's.
+            flight = done
+            flight.function = function
+        else:
+            flight = self._match(context, function, event) or self._unseen(event, function)
         if not flight.applied:
             under_way = self._under_way(context, event)
             if not under_way or not self._guessed(flight, under_way, event):

@@ -36,7 +36,7 @@ _ZSTD_WINDOW = 1 << 27  # what `zstd -d` accepts unless told otherwise
 _XZ_MEMORY = 1 << 28  # `xz -9` needs a quarter of it
 
 _OTHER_BINARIES: tuple[tuple[bytes, str], ...] = (
-    (b"PERFILE2", "perf.data, which is not read; trace with ftrace or trace-cmd"),
+    (b"PERFILE2", "perf.data, which is not read; give the text of perf script --header --ns"),
     (b"\x7fELF", "an ELF file (a kernel, a module or a core), not a recording of events"),
     (b"EMiL", "a LiME memory image, not a recording of events"),
     (b"KDUMP   ", "a kdump memory image, not a recording of events"),
