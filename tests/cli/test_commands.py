@@ -198,6 +198,26 @@ def test_a_reader_that_has_enough_is_no_error() -> None:
         run.wait(60)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_result_that_finds_no_room_is_an_error_and_one_line() -> None:
+    command = [sys.executable, "-m", "highmem", "rules"]
+    with open("/dev/full", "wb") as full:
+        run = subprocess.run(
+            command, env=ENVIRONMENT, stdout=full, stderr=subprocess.PIPE, timeout=60, check=False
+        )
+    assert run.returncode == 2
+    assert run.stderr == b"highmem: standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-"])
+def test_closed_streams_change_no_status(closed: str) -> None:
+    command = f'exec "{sys.executable}" -m highmem replay "{LEAK}" {closed}'
+    run = subprocess.run(
+        ["sh", "-c", command], env=ENVIRONMENT, capture_output=True, timeout=60, check=False
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (1, b"", b"")
+
+
 def test_ctrl_c_is_130_and_one_line() -> None:
     command = [sys.executable, "-m", "highmem", "replay", "-"]
     with subprocess.Popen(

@@ -6,6 +6,7 @@ import pytest
 
 from highmem.errors import InputError, UsageError
 from highmem.trace import Probe, ProbeTable
+from highmem.trace.columns import BATCH_LENGTH
 from highmem.trace.lines import MAX_LINE
 from highmem.trace.schema import (
     FLAG_IRQS_OFF,
@@ -305,7 +306,7 @@ def test_a_recording_can_be_read_once() -> None:
 def test_batches_are_bounded_and_in_order() -> None:
     source = read_bytes(GOOD * 40_000)
     batches = list(source)
-    assert max(map(len, batches)) < 10_000
+    assert max(map(len, batches)) <= BATCH_LENGTH < 20_000
     assert [n for batch in batches for n in batch.line.tolist()] == list(range(1, 40_001))
 
 

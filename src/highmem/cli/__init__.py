@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import io
+import os
 import sys
+import threading
 from typing import Any
 
-import click
+# Most of what is made at the start stays to the end: to look for garbage in it is in vain.
+gc.set_threshold(200_000, 20, 100)
 
-from highmem import __version__
-from highmem.errors import HighmemError
+import click  # noqa: E402
+
+from highmem import __version__  # noqa: E402
+from highmem.errors import HighmemError  # noqa: E402
 
 __all__ = ["main"]
 
@@ -85,20 +91,37 @@ def _group() -> None:
 
 def main() -> None:
     """The entry point; never lets a broken pipe or Ctrl-C end in a traceback."""
-    # Most of what is made at the start stays to the end: to look for garbage in it is in vain.
-    gc.set_threshold(100_000, 20, 100)
+    # Closed ones (>&-) are None: then nobody wants to see anything.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # Names that this terminal's encoding does not have must not end in a traceback.
             stream.reconfigure(errors="backslashreplace")
+    status = _run()
+    if threading.active_count() == 1:
+        # To take everything apart takes longer than the system needs to take it back whole.
+        os._exit(status)
+    sys.exit(status)
+
+
+def _run() -> int:
+    """Run the command and what is registered for the end; its exit status."""
     try:
-        _group(prog_name="highmem")
+        try:
+            _group(prog_name="highmem")
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
     except BrokenPipeError:
         # Whoever read our output has enough; point stdout elsewhere so that the
         # interpreter's own flush at exit does not fail again.
-        import os
-
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    finally:
-        gc.freeze()  # nor at the end
+        return 141
+    except OSError as error:
+        # A full disk, most often: what was shown is not all.
+        os.write(2, f"highmem: standard output: {error.strerror}\n".encode())
+        return 2
+    return status

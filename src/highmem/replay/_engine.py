@@ -295,8 +295,6 @@ class Engine:
     states: p_longlong  # table
     state_count: longlong  # table
     strings: Any  # table
-    batch: Any  # table
-    columns: list  # type: ignore[type-arg]  # table
 
     # The columns of the batch at hand.
     c_line: p_longlong  # table
@@ -310,6 +308,10 @@ class Engine:
     c_flags: cython.p_uint  # table
     c_value: cython.p_ulonglong  # table
     c_caller: cython.p_int  # table
+    c_prot: cython.p_ulonglong  # table
+    c_km_type: cython.p_short  # table
+    c_next_pid: cython.p_int  # table
+    c_next_comm: cython.p_int  # table
     c_state: cython.p_int  # table
 
     def __init__(self, reference: Reference) -> None:
@@ -427,8 +429,6 @@ class Engine:
         i: Py_ssize_t = 0
         if not count:
             return
-        self.batch = batch
-        self.columns = []
         if cython.compiled:
             self.point(batch.buffer, count)
         else:
@@ -456,6 +456,10 @@ class Engine:
         self.c_flags = cast(cython.p_uint, _start(column("flags"), count, 4))
         self.c_value = cast(cython.p_ulonglong, _start(column("value"), count, 8))
         self.c_caller = cast(cython.p_int, _start(column("caller"), count, 4))
+        self.c_prot = cast(cython.p_ulonglong, _start(column("prot"), count, 8))
+        self.c_km_type = cast(cython.p_short, _start(column("km_type"), count, 2))
+        self.c_next_pid = cast(cython.p_int, _start(column("next_pid"), count, 4))
+        self.c_next_comm = cast(cython.p_int, _start(column("next_comm"), count, 4))
         self.c_state = cast(cython.p_int, _start(column("state"), count, 4))
         return 0
 
@@ -1307,12 +1311,7 @@ class Engine:
     def slow(self, i: int) -> None:
         """Let the reference judge event *i*, with the stack and the calls that it concerns."""
         event = self.event
-        if not self.columns:
-            self.columns = [memoryview(self.batch.buffer(name)) for name in FIELDS]
-        values = [column[i] for column in self.columns]
-        (event.line, event.time, event.cpu, event.pid, event.comm, event.kind, event.function,
-         event.argument, event.flags, event.value, event.prot, event.km_type, event.caller,
-         event.next_pid, event.next_comm, event.state) = values  # fmt: skip
+        self.fill_event(i)
         if self.mapping_count:
             self.hand_on()
         kind, cpu, place = event.kind, event.cpu, -1
@@ -1340,6 +1339,20 @@ class Engine:
         elif self.asked and 0 <= cpu <= self.max_cpu:
             self.take_back(place, event.pid or -1 - cpu, cpu)
         self.odd = self.session.head or self.unbounded
+
+    @cfunc
+    @exceptval(-1)
+    def fill_event(self, i: Py_ssize_t) -> cython.int:
+        """Write event *i* to the object that the reference is given."""
+        event = self.event
+        event.line, event.time, event.cpu = self.c_line[i], self.c_time[i], self.c_cpu[i]
+        event.pid, event.comm, event.kind = self.c_pid[i], self.c_comm[i], self.c_kind[i]
+        event.function, event.argument = self.c_function[i], self.c_argument[i]
+        event.flags, event.value, event.prot = self.c_flags[i], self.c_value[i], self.c_prot[i]
+        event.km_type, event.caller = self.c_km_type[i], self.c_caller[i]
+        event.next_pid, event.next_comm = self.c_next_pid[i], self.c_next_comm[i]
+        event.state = self.c_state[i]
+        return 0
 
     def idle(self, place: int, cpu: int) -> bool:
         """Whether nothing of a task is under way, and its stack, or that of its CPU, is empty."""

@@ -50,6 +50,7 @@ WINDOW_ONLY = {
 }
 """Functions that always answer with a window."""
 
+_FUNCTIONS = {int(function): function for function in Function}
 _MOST_WAITING = 8
 """Calls of one task that may wait at once where no flags tell interrupts."""
 
@@ -86,7 +87,7 @@ class Flights:
         self._contexts: dict[tuple[int, int], _Context] = {}
 
     def _context(self, event: Event) -> _Context:
-        key = (task_key(event), level_of(event.flags))
+        key = (event.pid or -1 - event.cpu, level_of(event.flags))
         found = self._contexts.get(key)
         if found is None:
             found = self._contexts[key] = _Context()
@@ -96,7 +97,7 @@ class Flights:
         """A map function was entered."""
         context = self._context(event)
         context.done = None
-        function = Function(event.function)
+        function = _FUNCTIONS[event.function]
         outer = context.flights[-1] if context.flights else None
         if outer is not None and (outer.applied or function not in INNER.get(outer.function, ())):
             outer = None
@@ -131,7 +132,7 @@ class Flights:
     def leave(self, event: Event) -> None:
         """A map function returned."""
         context = self._context(event)
-        function = Function(event.function)
+        function = _FUNCTIONS[event.function]
         done = context.done
         if (
             done is not None

@@ -22,6 +22,7 @@ class Permanent:
 
     __slots__ = (
         "_from_before",
+        "_holders",
         "_kunmaps",
         "_last_sure",
         "_last_unmap",
@@ -47,6 +48,8 @@ class Permanent:
         """The last kunmap event: after it the probe may be off."""
         self._owners: dict[int, list[Window]] = {}
         """Who holds each window that somebody holds, by its number."""
+        self._holders: dict[int, int] = {}
+        """How many each task holds, of those that hold any."""
         self._kunmaps = Kunmaps(session)
         session.permanent_at = self._owner_at
         self._sleepers: dict[int, tuple[Where, str]] = {}
@@ -146,6 +149,7 @@ class Permanent:
         flight.window = window = session.window(flight, event, address)
         window.permanent = True
         self._owners.setdefault(nr, []).append(window)
+        self._holders[window.task_key] = self._holders.get(window.task_key, 0) + 1
         stats = session.verdict.permanent
         stats.windows = len(self._seen)
         stats.most_in_use = max(stats.most_in_use, len(self._owners))
@@ -261,6 +265,7 @@ class Permanent:
             owners.remove(window)
             if not owners:
                 del self._owners[nr]
+            self._released(window)
             session.recorder.closed(window, event)
         try:
             self._model.kunmap_high(page)
@@ -269,6 +274,13 @@ class Permanent:
             words = session.words.bug(error)
             # What was mapped before the recording may have more users than were recorded.
             self._kunmaps.complain(event, words, sure=nr not in self._from_before)
+
+    def _released(self, window: Window) -> None:
+        left = self._holders[window.task_key] - 1
+        if left:
+            self._holders[window.task_key] = left
+        else:
+            del self._holders[window.task_key]
 
     def _unmapped(self, event: Event) -> None:
         """kunmap of a page that is in no permanent window, as far as was recorded."""
@@ -307,6 +319,7 @@ class Permanent:
         self._seen.clear()
         self._from_before.clear()
         self._owners.clear()
+        self._holders.clear()
         self._last_sure = False
         for page in self._pages.values():
             if self._session.kernel.page_address(page) is not None:
@@ -318,6 +331,8 @@ class Permanent:
         """A task ended: what it hit is certain, what it still holds is likely leaked."""
         key = task_key(event)
         self._kunmaps.died(event)
+        if key not in self._holders:
+            return
         for owners in self._owners.values():
             for window in owners:
                 if window.task_key == key:

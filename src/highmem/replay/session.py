@@ -20,6 +20,8 @@ __all__ = ["MemMap", "Session", "task_key", "unmap_line"]
 
 _PAGE_MASK = 0xFFFFF000
 _PAGE_SHIFT = 12
+_MOST_DESCRIBED = 1024
+"""Words about pages that are kept, since the same few pages come again and again."""
 
 
 def task_key(event: Event) -> int:
@@ -33,19 +35,21 @@ class MemMap:
     One pair of a page and its frame gives the array's base; every later pair has to agree.
     """
 
-    __slots__ = ("_layout", "_struct_size", "base", "disagreements")
+    __slots__ = ("_described", "_layout", "_struct_size", "base", "disagreements")
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._struct_size = layout.geometry.sizeof_struct_page
         self.base: int | None = None
         self.disagreements = 0
+        self._described: dict[tuple[int, int, bool], str] = {}
 
     def learn(self, page: int, pfn: int) -> None:
         """A call showed that *page* describes frame *pfn*."""
         base = page - pfn * self._struct_size
         if self.base is None:
             self.base = base
+            self._described.clear()
         elif base != self.base:
             self.disagreements += 1
 
@@ -78,6 +82,15 @@ class MemMap:
 
     def describe(self, value: int, argument: int, *, framed: bool = True) -> str:
         """``page 0x… (frame 0x…)``, as far as it is known; without the frame unless *framed*."""
+        key = value, argument, framed
+        words = self._described.get(key)
+        if words is None:
+            if len(self._described) >= _MOST_DESCRIBED:
+                self._described.clear()
+            words = self._described[key] = self._words(*key)
+        return words
+
+    def _words(self, value: int, argument: int, framed: bool) -> str:
         if argument == Argument.PFN:
             return f"frame {value:#x}"
         if argument != Argument.PAGE:

@@ -13,7 +13,7 @@ from .schema import Argument, Batch, Function, Kind, Strings
 
 __all__ = ["BATCH_LENGTH", "BatchBuilder", "Shape", "Task"]
 
-BATCH_LENGTH = 8192
+BATCH_LENGTH = 16384
 """Events after which a batch is handed on."""
 
 _TABLE_LIMIT = 16384
