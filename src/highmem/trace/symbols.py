@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from highmem.compiled import load
 
-from .buffers import zeros
+from .buffers import sparse, zeros
 from .printable import printable
 
 if TYPE_CHECKING:
@@ -98,8 +98,8 @@ class Symbols:
         width = text[:20].find(b" ")
         if width not in (8, 16):
             return
-        lines = text.count(b"\n") + 1
-        self._addresses, self._starts = zeros(lines, "uint64"), zeros(lines, "int64")
+        most = len(text) // (width + 4) + 1
+        self._addresses, self._starts = sparse(most, "uint64"), sparse(most, "int64")
         self._count, self._sorted = index_symbols(text, width, self._addresses, self._starts)
         self._text, self._width = text, width
 
