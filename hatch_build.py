@@ -94,6 +94,14 @@ def folded(source: str) -> str:
     return "".join(lines)
 
 
+def _flags(source: Path) -> list[str]:
+    """Loops over numbers (``_name.py``) gain by optimizing; code that handles Python's own objects
+    only takes longer to compile."""
+    if os.name != "posix":
+        return []
+    return ["-O3" if source.name.startswith("_") else "-O1", "-g0"]
+
+
 def compile_all(root: Path, sources: list[Path]) -> list[Path]:
     """Compile *sources* in place; the extension modules."""
     from Cython.Build import cythonize
@@ -113,7 +121,7 @@ def compile_all(root: Path, sources: list[Path]) -> list[Path]:
             Extension(
                 ".".join(source.relative_to(root / "src").with_suffix("").parts),
                 [str(source.relative_to(root))],
-                extra_compile_args=["-O3", "-g0"] if os.name == "posix" else [],
+                extra_compile_args=_flags(source),
             )
             for source in sources
         ]
