@@ -16,6 +16,7 @@ from highmem.replay.verdict import Verdict
 from highmem.trace import read_trace
 from highmem.trace.schema import Account, Batch, Strings
 from support.streams import RAM, Maker
+from support.trace_reading import read_bytes
 
 SAMPLES = [
     "samples/linux-5.10-686.trace.zst",
@@ -53,11 +54,16 @@ class Rows:
 
 
 def judge(
-    engine: ModuleType | None, profile: Profile, batches: list[Batch], strings: Strings
+    engine: ModuleType | None,
+    profile: Profile,
+    batches: list[Batch],
+    strings: Strings,
+    *,
+    watched: bool = True,
 ) -> tuple[dict[str, Any], list[tuple[int, ...]]]:
     verdict = Verdict("stream", "test", profile, "given", Account())
     sink = Rows()
-    reference = Reference(profile, RAM, strings, verdict, [sink])
+    reference = Reference(profile, RAM, strings, verdict, [sink] if watched else None)
     judging = reference if engine is None else engine.Engine(reference)
     for batch in batches:
         judging.feed(batch)
@@ -75,6 +81,9 @@ def hold_equal(engine: ModuleType, seed: int) -> dict[str, Any]:
     found, mapped = judge(engine, profile, batches, maker.stream.strings)
     assert found == expected, f"seed {seed}"
     assert mapped == rows, f"seed {seed}"
+    # Where nobody wants the mappings, a call with its end is judged in one step.
+    found, _ = judge(engine, profile, batches, maker.stream.strings, watched=False)
+    assert found == expected, f"seed {seed}, not watched"
     return expected
 
 
@@ -122,7 +131,38 @@ def test_real_recordings_get_the_reference_s_verdict(engine: ModuleType, sample:
     profile = load_profile("debian-5.10-686" if "5.10" in sample else "debian-6.1-686")
     expected = judge(None, profile, batches, source.strings)
     assert judge(engine, profile, batches, source.strings) == expected
+    assert judge(engine, profile, batches, source.strings, watched=False)[0] == expected[0]
     assert expected[0]["predictions"]["right"] > 1000
+
+
+def lines_of_one_call(number: int, page: int, pfn: int) -> str:
+    calls = [
+        f"m___kmap_local_page_prot: (f+0x0/0x1) page={page:#x} prot=0x163",
+        f"m___kmap_local_pfn_prot: (f+0x0/0x1) pfn={pfn:#x} prot=0x163",
+        "r___kmap_local_pfn_prot: (g+0x1/0x2 <- __kmap_local_pfn_prot) vaddr=0xfffbb000",
+        "r___kmap_local_page_prot: (h+0x1/0x2 <- __kmap_local_page_prot) vaddr=0xfffbb000",
+        "u_kunmap_local_indexed: (f+0x0/0x1) vaddr=0xfffbb000",
+    ]
+    return "".join(
+        f"cat-134 [000] d..1 {number}.00000{n}: {call}\n" for n, call in enumerate(calls)
+    )
+
+
+@pytest.mark.parametrize("engine", WAYS)
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_page_that_no_mem_map_can_have_is_the_reference_s(
+    engine: ModuleType, watched: bool
+) -> None:
+    good = (0xF38E9068, 0x7F869)
+    pairs = [good, (0x1000, 0x7F869), good, (0xF38E9090, 0x7F86A), good]
+    for order in (pairs, pairs[1:], pairs[::-1]):
+        text = "".join(lines_of_one_call(n, *pair) for n, pair in enumerate(order, 1))
+        source = read_bytes(text.encode())
+        batches, profile = list(source), load_profile("debian-6.1-686")
+        expected = judge(None, profile, batches, source.strings)
+        found = judge(engine, profile, batches, source.strings, watched=watched)
+        assert found[0] == expected[0]
+        assert expected[0]["predictions"]["right"] > 4
 
 
 def test_windows_that_a_finding_is_about_are_among_the_mappings() -> None:

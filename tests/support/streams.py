@@ -78,6 +78,8 @@ class Maker:
         self.both = self.rng.random() < 0.7
         self.inner_returns = self.rng.random() < 0.7
         self.deep = self.rng.random() < 0.15
+        self.brisk = self.rng.random() < 0.5
+        """Calls are mostly followed at once by their unmap, as those of real kernels are."""
         self.last_page: dict[int, int] = {}
 
     def flags(self, level: int) -> int:
@@ -209,6 +211,8 @@ class Maker:
         draw = rng.random()
         if draw < (0.7 if self.deep else 0.45 - 0.1 * len(held)):
             self.map(cpu, pid, level)
+            if self.brisk and rng.random() < 0.7:
+                self.close(cpu, pid, level)
         elif draw < 0.85:
             self.close(cpu, pid, level)
         elif draw < 0.93:

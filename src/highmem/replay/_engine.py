@@ -638,8 +638,9 @@ class Engine:
             if done:
                 return done
         done = self.enters(i, at)
-        if done and i + 1 < count and self.c_kind[i + 1] == K_RETURN and self.follows(i, i + 1):
-            # What returns is checked to be what was entered, which is plain.
+        if not done or self.odd or i + 1 >= count or self.c_kind[i + 1] != K_RETURN:
+            return done
+        if self.plain[self.c_function[i + 1]] > 0 and self.follows(i, i + 1):
             done += self.returns(i + 1, at, cpu)
         return done
 
@@ -687,6 +688,8 @@ class Engine:
         outer_return: Py_ssize_t = i + 3
         function: longlong = self.c_function[i]
         if self.c_kind[outer_return] != K_RETURN or self.c_function[outer_return] != function:
+            return False
+        if self.plain[self.c_function[inner]] < 1:
             return False
         if not self.inner[function * FUNCTIONS + self.c_function[inner]]:
             return False
