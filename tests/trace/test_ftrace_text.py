@@ -296,6 +296,25 @@ def test_a_text_of_something_else_is_an_error_of_one_line() -> None:
     assert source.account.rejected == source.account.lines == 3
 
 
+def test_comments_make_no_recording_of_a_text_of_something_else() -> None:
+    with pytest.raises(InputError, match="not ftrace text, no line of it could be read"):
+        list(read_bytes(b"# A page\n\nSome words.\n## More\nMore words.\n"))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"# tracer: nop\n",
+        b"#                                _-----=> irqs-off\n",
+        b"#           TASK-PID     CPU#  |||||  TIMESTAMP  FUNCTION\n",
+    ],
+)
+def test_a_header_of_ftrace_says_what_a_text_is(header: bytes) -> None:
+    source = read_bytes(header + b"no such line\n")
+    assert sum(map(len, source)) == 0
+    assert source.account.rejected == 1
+
+
 def test_a_recording_can_be_read_once() -> None:
     source = read_bytes(GOOD)
     list(source)

@@ -51,7 +51,7 @@ class FtraceText:
         self._probes = probes if probes is not None else DEFAULT_PROBES
         self._builder = BatchBuilder(self.strings)
         self._begun = False
-        self._recognised = False  # anything but blank and rejected lines
+        self._recognised = False  # anything but comments, blank and rejected lines
         self._last_time = 0
         self._layout: tuple[str, ...] = ()
         self._without_value: set[str] = set()
@@ -154,7 +154,8 @@ class FtraceText:
         except _UnreadableError as error:
             self._reject(line, str(error))
             return
-        self._recognised = self._recognised or bool(line.strip())
+        # Texts of many kinds have lines that begin with #: _header knows those of ftrace.
+        self._recognised = self._recognised or (bool(line.strip()) and line[:1] != b"#")
         if not added:
             self.account.passed_over += 1
 
@@ -174,8 +175,10 @@ class FtraceText:
 
     def _header(self, line: bytes) -> bool:
         if line.startswith(b"# tracer:"):
+            self._recognised = True
             self._set_layout(())
         column = grammar.FLAG_COLUMN.match(line)
+        self._recognised = self._recognised or column is not None or b"TASK-PID" in line
         if column is not None and column[1] != b"CPU#":
             name = "hardirq" if column[1].startswith(b"hardirq") else column[1].decode("ascii")
             self._set_layout((*self._layout, name)[:16])
