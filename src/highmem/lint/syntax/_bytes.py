@@ -305,6 +305,7 @@ def _end_of_character(
 
 def directives(text: bytearray) -> list[tuple[int, int]]:
     """Begin and end of every directive of a *text* without comments, which are blanked."""
+    p: cython.p_uchar = text
     o: cython.uchar[::1] = text
     size: cython.Py_ssize_t = len(text)
     at: cython.Py_ssize_t = 0
@@ -316,13 +317,7 @@ def directives(text: bytearray) -> list[tuple[int, int]]:
         while here < size and (o[here] == SPACE or o[here] == TAB):
             here += 1
         if here < size and o[here] == HASH:
-            end = here
-            while end < size and o[end] != NEWLINE:
-                if o[end] == BACKSLASH:
-                    if end + 1 >= size:
-                        break
-                    end += 1
-                end += 1
+            end = _end_of_line(p, here, size)
             found.append((at, end))
             here = end
         while here < size and o[here] != NEWLINE:
