@@ -19,7 +19,7 @@ except ImportError:
 
 from highmem.lint.paths.values import PAGE_SIZE, leaves, mentions_window, names_of
 
-__all__ = ["KNOWN", "Forgetting", "closed_long_ago"]
+__all__ = ["KNOWN", "Forgetting"]
 
 _PAGE_WORDS = frozenset({"PAGE_SIZE", "PAGE_CACHE_SIZE"})
 KNOWN = 48
@@ -48,6 +48,7 @@ class Forgetting:
     kept: Any
     returned: Any
     pages: Any
+    unasked: Any
     _numbers: dict[Any, Any]
     _fates: list[Any]
     _needs: list[Any]
@@ -55,11 +56,18 @@ class Forgetting:
     _others: list[Any]
 
     def __init__(
-        self, live: Any, kept: frozenset[str], returned: frozenset[str], pages: frozenset[int]
+        self,
+        live: Any,
+        kept: frozenset[str],
+        returned: frozenset[str],
+        pages: frozenset[int],
+        unasked: frozenset[str],
     ) -> None:
         """*live*: the liveness; *kept*: variables that others may read; *returned*: those that
-        the function returns; *pages*: calls that return pages, by their offsets."""
+        the function returns; *pages*: calls that return pages, by their offsets; *unasked*:
+        families whose windows nobody asks for by their page."""
         self.live, self.kept, self.returned, self.pages = live, kept, returned, pages
+        self.unasked = unasked
         count = live.blocks
         self._numbers = {}
         self._fates = [None] * count
@@ -95,7 +103,7 @@ class Forgetting:
             kind = fate & FATE_MASK
             if kind == SHOWN:
                 if windows and shown is None:
-                    shown = {window.what for window in windows.values()}
+                    shown = self._shown(windows)
                 if not (
                     (value[0] == "c" and value[1] in self.pages)
                     or (windows and value in shown)
@@ -119,6 +127,36 @@ class Forgetting:
             del env[place]
         self._asked, self._others = asked, others
         return frozenset(key)
+
+    @cython.cfunc
+    def _shown(self, windows: dict[Any, Any]) -> Any:
+        """Pages that a window shows, or that an unmap may name again."""
+        return {
+            window.what
+            for window in windows.values()
+            if window.status != "closed" or window.family not in self.unasked
+        }
+
+    @cython.ccall
+    def windows(self, state: Any) -> None:
+        """Forget windows that are closed and that nobody can name any more.
+
+        To be called after :meth:`places` of the same state.
+        """
+        windows: dict[Any, Any] = state.windows
+        many: cython.bint = len(windows) > KNOWN
+        held: Any = None
+        for window in list(windows.values()):
+            if window.status == "open":
+                continue
+            gone: cython.bint = many
+            if not gone and window.status == "closed":
+                if window.id[1] or window.family in self.unasked:
+                    if held is None:
+                        held = {value[1] for value in state.env.values() if value[0] == "w"}
+                    gone = window.id not in held
+            if gone:
+                del windows[window.id]
 
     @cython.ccall
     def key(self, state: Any) -> tuple[Any, ...]:
@@ -170,7 +208,7 @@ class Forgetting:
     def facts(self, number: cython.int, state: Any) -> frozenset[int]:
         """Forget the facts that nobody asks for again; the key of the rest.
 
-        To be called after :meth:`places` of the same state.
+        To be called after :meth:`places` and :meth:`windows` of the same state.
         """
         facts: dict[Any, Any] = state.facts
         if not facts:
@@ -256,14 +294,3 @@ def _leaves_of(values: list[Any]) -> Any:
         else:
             found |= leaves(value)
     return found
-
-
-def closed_long_ago(state: Any) -> None:
-    """Forget windows of earlier turns that are closed and that nobody holds."""
-    windows: dict[Any, Any] = state.windows
-    many = len(windows) > KNOWN
-    for window in list(windows.values()):
-        if window.status == "open":
-            continue
-        if many or (window.status == "closed" and window.id[1] and not state.holders(window.id)):
-            del windows[window.id]

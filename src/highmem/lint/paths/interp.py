@@ -20,7 +20,7 @@ except ImportError:
     from highmem import _cython as cython
 
 from highmem.lint.paths.facts import assume
-from highmem.lint.paths.forget import KNOWN, Forgetting, closed_long_ago
+from highmem.lint.paths.forget import KNOWN, Forgetting
 from highmem.lint.paths.state import State
 from highmem.lint.paths.values import Value, root
 from highmem.lint.rules.calls import Calls
@@ -56,7 +56,11 @@ class Interpreter(Calls):
             self.heads.setdefault(loop.head, []).append(loop.number)
         self.live = Liveness(self.graph)
         self.forgetting = Forgetting(
-            self.live, self.graph.addressed, frozenset(self.returned), self.page_sites()
+            self.live,
+            self.graph.addressed,
+            frozenset(self.returned),
+            self.page_sites(),
+            self.unasked(),
         )
         self.keys: list[set[object]] = [set() for _ in blocks]
         """What each block was entered with."""
@@ -132,9 +136,9 @@ class Interpreter(Calls):
         if count >= _STATES:
             return self._entered_merged(number, state)
         places = self.forgetting.places(number, state.env, state.windows)
-        facts = self.forgetting.facts(number, state)
         if state.windows:
-            closed_long_ago(state)
+            self.forgetting.windows(state)
+        facts = self.forgetting.facts(number, state)
         keys.add(self.forgetting.whole(places, facts, state))
         return len(keys) > count
 
@@ -148,12 +152,12 @@ class Interpreter(Calls):
             # What is dead changes nothing about what is dropped: only the rest is looked at.
             state.drop_unknown(all_facts=True)
             places = forgetting.places(number, state.env, state.windows)
-            closed_long_ago(state)
+            forgetting.windows(state)
             key = forgetting.whole(places, frozenset(), state)
         else:
             forgetting.places(number, state.env, state.windows)
+            forgetting.windows(state)
             forgetting.facts(number, state)
-            closed_long_ago(state)
             state.drop_unknown(all_facts=len(merged) >= _STATES)
             key = forgetting.key(state)
         if key in merged or key in self.keys[number]:

@@ -142,6 +142,13 @@ class State:
             self.order = tuple(one for one in self.order if one != window.id)
         return new
 
+    def close(self, window: Window, at: int) -> None:
+        """A call at *at* unmaps it: what was only told of open windows is told no more."""
+        self.change(
+            window, status="closed", closed_at=at,
+            given="", guarded="", handed=False, used=False, slot="",
+        )  # fmt: skip
+
     def forget(self, window: WindowId) -> None:
         """The map call failed: there is no such window."""
         self.windows.pop(window, None)

@@ -100,6 +100,13 @@ class Calls(Exits, Accesses, PageAddresses, Atomic):
         pages = self.table.page_calls
         return frozenset(site for site, name in self.calls.items() if name in pages)
 
+    def unasked(self) -> frozenset[str]:
+        """Families whose windows nothing asks for by their page, once they are closed."""
+        if not ADDRESS_CALLS.isdisjoint(self.calls.values()):
+            return frozenset()
+        families = self.table.families.items()
+        return frozenset(name for name, family in families if family.by == "address")
+
     def judged(self, instr: Instr) -> bool:
         """Whether a call can break a rule where no window is."""
         name = instr.detail or self.method(instr.callee)
@@ -259,7 +266,7 @@ class Calls(Exits, Accesses, PageAddresses, Atomic):
         for window in held:
             if window.status == "open" and step.does != "open":
                 self._check_order_of_iterator(state, instr, window, step)
-                state.change(window, status="closed", closed_at=instr.start)
+                state.close(window, instr.start)
         if step.does == "close":
             if not held:
                 state.closes |= {(what, step.family)}

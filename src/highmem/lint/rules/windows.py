@@ -77,7 +77,7 @@ class Windows(Guards, Deprecated):
         self.check_many(state, instr, window)
         self.fits_closed(window, state)
         state.note(instr.start, f"{close.name}() unmaps it")
-        state.change(window, status="closed", closed_at=instr.start)
+        state.close(window, instr.start)
 
     def matching(self, window: Window, close: Close) -> bool:
         """Whether the call is one for windows of this family."""
@@ -262,7 +262,7 @@ class Windows(Guards, Deprecated):
             self.check_many(state, instr, live[-1])
             self.fits_closed(live[-1], state)
             state.note(instr.start, f"{close.name}() unmaps it")
-            state.change(live[-1], status="closed", closed_at=instr.start)
+            state.close(live[-1], instr.start)
             return
         if self._address_for_page(state, instr, value, expr, close):
             return
