@@ -53,8 +53,14 @@ def test_what_is_no_source_is_rejected_with_a_reason(data: bytes) -> None:
         b"'" * 10_000 + b"\n" + b'"' * 9999 + b"\n",
         b"/* never ends",
         b"\\\n" * 10_000,
+        b"foo(x)\nbar(y)\n" * 15_000,
+        b"x)\ny" * 15_000,
+        b"FOO(if \n" * 20_000,
+        b"FOO(if (x) y();)\n" * 10_000,
+        b'g("x" A(1)\n' * 20_000,
+        b"x();\n" * 100_000,
     ],
-    ids=range(15),
+    ids=range(21),
 )
 def test_a_huge_function_ends_soon_and_is_counted(body: bytes) -> None:
     begun = time.process_time()

@@ -13,6 +13,8 @@ PIECES = [
     "for_each_sg(sg, s, n, i)", "f(s);", "case 1 ... 5:", "container_of(p, struct s, m)", ";",
     "p = kzalloc(sizeof(struct s), GFP_KERNEL);", "\n", " ", "__attribute__((unused))", "{",
     "if (x)", "while (y)", "for (;;)", "return (unsigned long)z;", "y = va_arg(ap, char *);",
+    "DB(x, y)\n", 'p("a" __stringify(__LINE__)": ", b);', "D1(if (x) y();)", "D2(int a;)",
+    "ASSERTCMP(a, ==, b);", "static DEFINE_MUTEX(m);",
 ]  # fmt: skip
 
 
@@ -43,6 +45,17 @@ def test_no_byte_moves(text: str) -> None:
         "switch (x) { case 1 ... 3: f(); break; }",
         "p = ({ int t = f(); t; });",
         "return (struct page *)p;",
+        'dump("buf@" __stringify(__LINE__)": ", b);',
+        'dump("at" __stringify(__LINE__) , b);',
+        "static DEFINE_RATELIMIT_STATE(state, 5 * HZ, 1);",
+        "DEBUG(unsigned char size;) f();",
+        "D1(if (x)\n    f());",
+        "D2(for (;;) { f(); });",
+        "ASSERTCMP(a, ==, NULL);",
+        "trace(1)\n  x = f();",
+        "DB(QUEUE,\n  print(x))\n\n  p->x = 0;",
+        "iterate(i, n, base, len, off,\n  copy(base, len),\n  copy(base, len)\n)\n\n return n;",
+        "if (x)\n  TRACE(y)\n",
     ],
 )
 def test_kernel_c_parses_without_an_error(statement: str) -> None:
@@ -55,6 +68,25 @@ def test_a_loop_macro_keeps_the_names_that_it_may_write() -> None:
     _, loops = prepare(text)
     (loop,) = loops.values()
     assert loop.names == ("obj", "n", "node")
+
+
+def test_what_is_in_a_macro_that_gets_statements_is_still_read() -> None:
+    text, _ = prepare("{ D1(if (x) f();) g(); }")
+    assert text == "{   {if (x) f();;}g(); }"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{ if (f(x))\n  g(); }",
+        "{ else_if_for_all(x)\n  g(); }",
+        "{ x = (char *)\n  y; }",
+        "{ x = f(a)\n  + b; }",
+        "{ f((int)(x)\n  , b); }",
+    ],
+)
+def test_a_line_that_goes_on_gets_no_end(text: str) -> None:
+    assert prepare(text)[0] == text
 
 
 def test_a_call_that_looks_like_a_loop_stays_a_call() -> None:

@@ -150,11 +150,11 @@ class Forgetting:
             if window.status == "open":
                 continue
             gone: cython.bint = many
-            if not gone and window.status == "closed":
-                if window.id[1] or window.family in self.unasked:
-                    if held is None:
-                        held = {value[1] for value in state.env.values() if value[0] == "w"}
-                    gone = window.id not in held
+            unnamed: cython.bint = window.id[1] or window.family in self.unasked
+            if not gone and window.status == "closed" and unnamed:
+                if held is None:
+                    held = {value[1] for value in state.env.values() if value[0] == "w"}
+                gone = window.id not in held
             if gone:
                 del windows[window.id]
 

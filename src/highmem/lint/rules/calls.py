@@ -185,7 +185,8 @@ class Calls(Exits, Accesses, PageAddresses, Atomic):
                 result = self._unknown_call(name, instr, values, state, about)
         if not instr.used and name in DEPRECATED:
             self.fits_nothing(state, instr)
-        state.env[instr.place] = result
+        if instr.used:
+            state.env[instr.place] = result
 
     def _note_uses(self, values: list[Value]) -> None:
         for value in values:

@@ -1,7 +1,8 @@
 """Kernel macros that break a C grammar, rewritten in place: no byte moves.
 
 Loop macros become ``while`` loops whose real arguments are kept aside; annotations become
-blanks; type names given to macros as arguments become plain names.
+blanks; type names given to macros as arguments become plain names; a macro whose argument is
+statements becomes a block of them, and one that stands for a statement gets its ``;``.
 """
 
 from __future__ import annotations
@@ -40,6 +41,15 @@ _NUMBER_TYPE = re.compile(
 )
 _POINTER_TYPE = re.compile(r"[(,](\s*)(\w+\s*\*+)(?=\s*[,)])")
 _RANGE = re.compile(r"\bcase\b[^;{}?:]*\.\.\.[^;{}?:]*:")
+_IN_STRINGS = re.compile(r'"\s*[A-Za-z_]\w*\s*\(')
+_STATIC = re.compile(r"static(?<!\wstatic)\s+(?=[A-Z_][A-Z0-9_]*\s*\()")
+_BARE_OPERATOR = re.compile(r",(\s*)([=!]=|[<>]=?)(?=\s*,)")
+_STATEMENT = re.compile(r"([A-Z][A-Z0-9_]*)\s*\((?=[^()\"]*;|\s*(?:if|for|while|do|switch)\b)")
+_LINE_END = re.compile(r"\)[ \t]*\n\s*(?=[A-Za-z_}]|\*\w)")
+_BLANK = re.compile(r"[^\S\n]")
+_WORD = re.compile(r"\w")
+_NO_LINE_END = re.compile(r"[^\n]")
+_LONGEST_CALL = 600
 
 _AFTER = re.compile(r"\s*\)")
 _OPERATOR = re.compile(r"\b(?:sizeof|typeof|__typeof__|return|alignof)$")
@@ -66,7 +76,13 @@ def prepare(text: str) -> tuple[str, dict[int, LoopMacro]]:
         text = _assembler(text)
     if "..." in text:
         text = _RANGE.sub(lambda found: found.group().replace("...", " | "), text)
+    if "static" in text:
+        text = _STATIC.sub(_blank, text)
+    text = _in_strings(text)
+    text = _BARE_OPERATOR.sub(lambda one: f",{one[1]}0{' ' * (len(one[2]) - 1)}", text)
+    text = _statements(text)
     text, loops = _loops(text)
+    text = _ended(text)
     for pattern in (_STRUCT_ARGUMENT, _NUMBER_TYPE, _POINTER_TYPE):
         text = _named(text, pattern)
     return text, loops
@@ -77,7 +93,7 @@ def _named(text: str, pattern: re.Pattern[str]) -> str:
 
 
 def _blank(found: re.Match[str]) -> str:
-    return re.sub(r"[^\n]", " ", found.group())
+    return _NO_LINE_END.sub(" ", found.group())
 
 
 def _type_name(text: str, found: re.Match[str]) -> str:
@@ -89,7 +105,7 @@ def _type_name(text: str, found: re.Match[str]) -> str:
         if not re.search(r"\w$", before) or _OPERATOR.search(before):
             return whole
     blank, typed = found.group(1), found.group(2)
-    return whole[0] + blank + re.sub(r"[^\n]", " ", typed).replace(" ", "T", 1)
+    return whole[0] + blank + _NO_LINE_END.sub(" ", typed).replace(" ", "T", 1)
 
 
 def _word_before(text: str, at: int) -> int:
@@ -114,9 +130,87 @@ def _blank_calls(text: str, pattern: re.Pattern[str]) -> str:
         end = _end_of_call(text, found.end() - 1)
         if end is None:
             break
-        text = text[: found.start()] + re.sub(r"[^\n]", " ", text[found.start() : end]) + text[end:]
+        text = text[: found.start()] + _NO_LINE_END.sub(" ", text[found.start() : end]) + text[end:]
         at = end
     return text
+
+
+def _edited(text: str, edits: list[tuple[int, str]]) -> str:
+    """*text* with these characters in other places' stead, all at once: it may be long."""
+    if not edits:
+        return text
+    pieces: list[str] = []
+    at = 0
+    for start, new in sorted(edits):
+        pieces += (text[at:start], new)
+        at = start + len(new)
+    return "".join((*pieces, text[at:]))
+
+
+def _in_strings(text: str) -> str:
+    """``"a" __stringify(b) "c"`` loses the call, which only makes another piece of the string."""
+    at, edits = 0, []
+    while found := _IN_STRINGS.search(text, at):
+        end = _end_of_call(text, found.end() - 1)
+        if end is None:
+            break
+        start, at = found.start() + 1, end
+        edits.append((start, _NO_LINE_END.sub(" ", text[start:end])))
+    return _edited(text, edits)
+
+
+def _starts(text: str, at: int) -> bool:
+    """Whether a statement can begin there."""
+    before = _word_before(text, at)
+    return not before or text[before - 1] in "{};):" or text.endswith(("else", "do"), 0, before)
+
+
+def _statements(text: str) -> str:
+    """``DEBUG(if (x) y();)`` becomes ``{if (x) y();}``."""
+    at, edits = 0, []
+    while found := _STATEMENT.search(text, at):
+        start, at = found.start(), found.end()
+        if start and _WORD.match(text[start - 1]) or not _starts(text, start):
+            continue
+        end = _end_of_call(text, at - 1)
+        if end is None:
+            break
+        if text[end : end + 1].isspace() or text[end : end + 1] == ";":
+            edits.append((start, _NO_LINE_END.sub(" ", text[start : at - 1]) + "{"))
+            edits.append((end - 1, ";}"))
+            at = end + 1
+    return _edited(text, edits)
+
+
+def _ended(text: str) -> str:
+    """A call that stands for a statement gets the ``;`` that the macro has inside, in the place
+    of a blank after it."""
+    edits = []
+    for found in _LINE_END.finditer(text):
+        opening = _start_of_call(text, found.start() + 1)
+        end = _word_before(text, opening) if opening is not None else 0
+        start = end
+        while start and _WORD.match(text[start - 1]):
+            start -= 1
+        name = text[start:end]
+        plain = name and not name[0].isdigit() and name not in _KEYWORDS
+        room = _BLANK.search(text, found.start(), found.end())
+        if room and plain and "for" not in name and _starts(text, start):
+            edits.append((room.start(), ";"))
+    return _edited(text, edits)
+
+
+def _start_of_call(text: str, end: int) -> int | None:
+    """Where the parenthesis opens that closes before *end*, if it is not too far."""
+    depth = 0
+    for at in range(end - 1, max(0, end - _LONGEST_CALL) - 1, -1):
+        if text[at] == ")":
+            depth += 1
+        elif text[at] == "(":
+            depth -= 1
+            if depth == 0:
+                return at
+    return None
 
 
 def _assembler(text: str) -> str:
@@ -129,7 +223,7 @@ def _assembler(text: str) -> str:
         inside = text[found.end() : end - 1]
         operands = dict.fromkeys(_OPERAND.findall(inside))
         call = f"as_({','.join(operands)})"
-        blank = re.sub(r"[^\n]", " ", text[found.start() : end])
+        blank = _NO_LINE_END.sub(" ", text[found.start() : end])
         line = blank.split("\n", 1)[0]
         if len(call) <= len(line):
             blank = call + blank[len(call) :]
@@ -152,9 +246,7 @@ def _loops(text: str) -> tuple[str, dict[int, LoopMacro]]:
         name = found.group(1)
         if name in _KEYWORDS:
             continue
-        before = _word_before(text, found.start())
-        ends = not before or text[before - 1] in "{};):"
-        if not ends and not text.endswith(("else", "do"), 0, before):
+        if not _starts(text, found.start()):
             continue
         end = _end_of_call(text, found.end() - 1)
         after = _NEXT.match(text, end) if end else None
@@ -165,7 +257,7 @@ def _loops(text: str) -> tuple[str, dict[int, LoopMacro]]:
         if follows == "{" or (each and (follows.isalpha() or follows in "_*(")):
             arguments = text[found.end() : end - 1]
             loops[found.start()] = LoopMacro(name, _plain_names(arguments), arguments)
-            inside = re.sub(r"[^\n]", " ", arguments)
+            inside = _NO_LINE_END.sub(" ", arguments)
             head = "while".ljust(found.end() - found.start() - 1) + "("
             text = text[: found.start()] + head + _one(inside) + text[end - 1 :]
     return text, loops
