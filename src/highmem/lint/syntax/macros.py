@@ -170,7 +170,7 @@ def _statements(text: str) -> str:
     at, edits = 0, []
     while found := _STATEMENT.search(text, at):
         start, at = found.start(), found.end()
-        if start and _WORD.match(text[start - 1]) or not _starts(text, start):
+        if (start and _WORD.match(text[start - 1])) or not _starts(text, start):
             continue
         end = _end_of_call(text, at - 1)
         if end is None:
