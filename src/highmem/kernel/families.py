@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from highmem.errors import ProfileError
 
@@ -157,8 +158,7 @@ _CHOICES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
+class Family(NamedTuple):
     """A run of releases whose mapping code behaves alike."""
 
     name: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from highmem import __version__
 from highmem.findings import Finding
@@ -71,8 +71,7 @@ class TaskStats:
     deepest: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class HeldWindow:
+class HeldWindow(NamedTuple):
     """A window that was open when the recording ended (and no finding explains)."""
 
     address: int
@@ -168,7 +167,7 @@ class Verdict:
                 "events": account.events,
                 "passed_over": account.passed_over,
                 "rejected": account.rejected,
-                "rejections": [dataclasses.asdict(r) for r in account.rejections],
+                "rejections": [r._asdict() for r in account.rejections],
                 "lost": account.lost,
                 "truncated": account.truncated,
                 "notes": list(account.notes),
@@ -205,6 +204,6 @@ class Verdict:
                 for bucket, count in sorted(self.holds.items())
             ],
             "permanent": dataclasses.asdict(self.permanent),
-            "held_at_end": [dataclasses.asdict(h) for h in self.held],
+            "held_at_end": [h._asdict() for h in self.held],
             "findings": [found.to_dict() for found in self.findings],
         }
