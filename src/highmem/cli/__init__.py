@@ -8,7 +8,6 @@ import importlib
 import io
 import os
 import sys
-import threading
 from typing import Any
 
 # Most of what is made at the start stays to the end: to look for garbage in it is in vain.
@@ -99,10 +98,16 @@ def main() -> None:
             # Names that this terminal's encoding does not have must not end in a traceback.
             stream.reconfigure(errors="backslashreplace")
     status = _run()
-    if threading.active_count() == 1:
+    if _alone():
         # To take everything apart takes longer than the system needs to take it back whole.
         os._exit(status)
     sys.exit(status)
+
+
+def _alone() -> bool:
+    """Whether no other thread runs: nobody starts one without importing that module."""
+    threading = sys.modules.get("threading")
+    return threading is None or threading.active_count() == 1
 
 
 def _run() -> int:

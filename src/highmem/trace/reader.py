@@ -18,7 +18,7 @@ __all__ = ["COMPILED", "read_trace"]
 COMPILED: bool = _text.COMPILED and not interpreted()
 """Whether text is read by the compiled scanner; without it the pure reader is faster."""
 
-_PERF = re.compile(
+_PERF = (
     rb"\A# ={8}\n|\.[0-9]{6,20}: +(?:[0-9]{1,19} +)?(?:[\w.-]{1,64}:[\w.-]{1,64}: |PERF_RECORD_)"
 )
 """What perf script may have printed: its header, an event with its group, a record."""
@@ -66,7 +66,7 @@ def _other_format(source: ByteSource, path: str, probes: ProbeTable | None) -> T
         from .bpftrace import Bpftrace, is_bpftrace
 
         return Bpftrace(source, probes) if is_bpftrace(source.head) else None
-    if _PERF.search(source.head):
+    if re.search(_PERF, source.head):
         from .perfscript import PerfScript, is_perf_script
 
         return PerfScript(source, probes) if is_perf_script(source.head) else None
