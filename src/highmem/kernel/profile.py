@@ -148,8 +148,8 @@ def make_profile(
     _known("option", options, _OPTIONS)
     chosen = found.features
     if features:
-        _known("feature", features, {f.name for f in dataclasses.fields(Features)})
-        chosen = replace(chosen, **features)
+        _known("feature", features, Features._fields)
+        chosen = chosen.but(features)
     return Profile(
         name=name or family.lower(),
         title=title or f"Linux {found.versions}",

@@ -52,7 +52,7 @@ _NR_CPUS = (32, 8, 64, 16, 4, 2, 1, 128, 256, 512)
 all CPUs that the kernel was compiled for."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Evidence:
     """What a recording shows about its kernel."""
 

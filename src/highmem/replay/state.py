@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Event:
     """One row of a batch, unpacked; one object serves for all rows in turn."""
 

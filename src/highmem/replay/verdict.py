@@ -15,7 +15,7 @@ from highmem.trace.schema import Account
 __all__ = ["CallerStats", "CpuStats", "HeldWindow", "PermanentStats", "TaskStats", "Verdict"]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class CallerStats:
     """What one caller of the map functions did.  Times are nanoseconds."""
 
@@ -51,7 +51,7 @@ class CallerStats:
         return row
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class CpuStats:
     """What happened on one CPU."""
 
@@ -62,7 +62,7 @@ class CpuStats:
     """The most windows that were open at once on this CPU, by one task in the local era."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class TaskStats:
     """What one task did."""
 
@@ -83,7 +83,7 @@ class HeldWindow(NamedTuple):
     open_for_ns: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class PermanentStats:
     """The permanent windows, as far as the recording shows them."""
 
@@ -100,7 +100,7 @@ class PermanentStats:
     in_use_at_end: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Verdict:
     """The result of replaying one recording."""
 

@@ -118,7 +118,7 @@ class Clock(NamedTuple):
             nanoseconds += self.offset
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class RingRecording:
     """Everything that a container says about its ring buffers."""
 
