@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -139,7 +138,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     )
     profile = load_profile(str(path))
     assert (profile.name, profile.title, profile.nr_cpus) == ("board", "board", 2)
-    assert profile.geometry == dataclasses.replace(GEOMETRIES["4.4"], ohci1394="before-apic")
+    assert profile.geometry == GEOMETRIES["4.4"]._replace(ohci1394="before-apic")
     assert not profile.features.has_kmap_atomic_to_page
 
 
@@ -205,4 +204,4 @@ def test_the_defaults_of_features_are_5_10() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def test_the_features_of_each_family_are_ones_that_a_file_could_ask_for(family: Family) -> None:
-    assert Features().but(family.features._asdict()) == family.features
+    assert Features().but(**family.features._asdict()) == family.features

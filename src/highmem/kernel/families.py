@@ -7,7 +7,6 @@ Which release had which feature stands here and nowhere else; the algorithms rea
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from highmem.errors import ProfileError
@@ -132,8 +131,9 @@ class Features(NamedTuple):
     modern_oops_text: bool = True
     """The oops names the fault's kind (``#PF: supervisor write access``, 5.x on)."""
 
-    def but(self, changes: Mapping[str, Any]) -> Features:
+    def but(self, **changes: Any) -> Features:
         """These with *changes*, which may come from a file: ProfileError if they make no sense."""
+        changed = self._replace(**changes)
         for name, value in changes.items():
             # A profile file can put anything here; bool is an int to Python only.
             wanted = type(self._field_defaults[name])
@@ -143,7 +143,6 @@ class Features(NamedTuple):
             allowed = _CHOICES.get(name)
             if allowed and value not in allowed:
                 raise ProfileError(f"{name} is {value!r}, must be one of {', '.join(allowed)}")
-        changed = self._replace(**changes)
         if not 0 < changed.km_types <= len(KM_TYPES):
             raise ProfileError(f"km_types is {changed.km_types}, must be 1 to {len(KM_TYPES)}")
         return changed

@@ -11,7 +11,7 @@ import dataclasses
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -149,7 +149,7 @@ def make_profile(
     chosen = found.features
     if features:
         _known("feature", features, Features._fields)
-        chosen = chosen.but(features)
+        chosen = chosen.but(**features)
     return Profile(
         name=name or family.lower(),
         title=title or f"Linux {found.versions}",
@@ -182,8 +182,8 @@ def profile_from_table(table: Mapping[str, Any], origin: str) -> Profile:
             raise ProfileError(f"no family {family!r}; there are {', '.join(FAMILIES)}")
         preset = str(kernel or FAMILIES[family].geometry)
         _known("kernel", [preset], GEOMETRIES)
-        _known("geometry key", overrides, {f.name for f in dataclasses.fields(Geometry)})
-        geometry = replace(GEOMETRIES[preset], **overrides)
+        _known("geometry key", overrides, Geometry._fields)
+        geometry = GEOMETRIES[preset].but(**overrides)
         for key, value in rest.items():
             _check_type(key, value)
         return make_profile(

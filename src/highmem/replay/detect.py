@@ -235,9 +235,9 @@ def _variants(family: str, *, debug: bool, pae: bool, nr_cpus: int) -> Iterator[
     for shift in (0, 1, -1):
         geometry = base.geometry
         if shift == 1:
-            geometry = replace(geometry, ohci1394="before-apic")
+            geometry = geometry.but(ohci1394="before-apic")
         elif shift == -1:
-            geometry = replace(geometry, io_apic=False)
+            geometry = geometry.but(io_apic=False)
         name = f"{family.lower()}-{'pae' if pae else '2level'}-{per_cpu}"
         title = (
             f"Linux {FAMILIES[family].versions}, {'PAE' if pae else 'two-level'}, "
