@@ -8,10 +8,11 @@ import importlib
 import io
 import os
 import sys
-from typing import Any
 
 # Most of what is made at the start stays to the end: to look for garbage in it is in vain.
 gc.set_threshold(200_000, 20, 100)
+
+from typing import Any  # noqa: E402
 
 import click  # noqa: E402
 
