@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from highmem.compiled import load
@@ -243,7 +243,7 @@ def _variants(family: str, *, debug: bool, pae: bool, nr_cpus: int) -> Iterator[
             f"Linux {FAMILIES[family].versions}, {'PAE' if pae else 'two-level'}, "
             f"{per_cpu} windows per CPU"
         )
-        yield replace(base, name=name, title=title, geometry=geometry)
+        yield base._replace(name=name, title=title, geometry=geometry)
 
 
 def _is_pae(release: str) -> bool | None:

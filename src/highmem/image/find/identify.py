@@ -95,7 +95,7 @@ def fit_profile(profile: Profile, measured: Measured) -> tuple[Profile, tuple[st
             changes |= {"pge": pge, "pti": pti}
             why = "no global pages" if not pge else f"page-table isolation {'on' if pti else 'off'}"
             notes.append(f"{why}: __default_kernel_pte_mask")
-    fitted = replace(profile, **changes) if changes else profile  # type: ignore[arg-type]
+    fitted = profile.but(**changes) if changes else profile
     if measured.window_bounds is not None:
         fitted, note = _fit_windows(fitted, *measured.window_bounds)
         notes.append(note)
@@ -114,11 +114,11 @@ def _fit_windows(profile: Profile, begin: int, end: int) -> tuple[Profile, str]:
         geometries.append(profile.geometry.but(ohci1394="before-apic"))
     for debug in (profile.debug_highmem, not profile.debug_highmem):
         for geometry in geometries:
-            tried = replace(profile, debug_highmem=debug, geometry=geometry)
+            tried = profile.but(debug_highmem=debug, geometry=geometry)
             count, rest = divmod(total, tried.windows_per_cpu)
             if rest or not 1 <= count <= 4096:
                 continue
-            tried = replace(tried, nr_cpus=count)
+            tried = tried.but(nr_cpus=count)
             fixed = tried.layout(1 << 30)
             if (begin, end) == (fixed.FIX_KMAP_BEGIN, fixed.FIX_KMAP_END):
                 return tried, f"{found}: NR_CPUS {count}, {tried.windows_per_cpu} windows per CPU"
