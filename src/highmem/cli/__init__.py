@@ -68,9 +68,9 @@ def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if not value:
         return
     from highmem.replay import COMPILED as ENGINE
-    from highmem.trace import COMPILED as READERS
+    from highmem.trace import is_compiled
 
-    how = "compiled" if ENGINE and READERS else "interpreted"
+    how = "compiled" if ENGINE and is_compiled() else "interpreted"
     click.echo(f"highmem {__version__} (engine and readers: {how})")
     ctx.exit()
 

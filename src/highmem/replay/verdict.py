@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from highmem import __version__
-from highmem.findings import Finding
 from highmem.kernel.profile import Profile
 from highmem.replay.histogram import percentile, upper_end
 from highmem.trace.schema import Account
+
+if TYPE_CHECKING:
+    from highmem.findings import Finding
 
 __all__ = ["CallerStats", "CpuStats", "HeldWindow", "PermanentStats", "TaskStats", "Verdict"]
 

@@ -8,15 +8,11 @@ import re
 from highmem.compiled import interpreted
 from highmem.errors import InputError
 
-from . import _text
 from .probes import ProbeTable
 from .schema import TraceSource
 from .source import ByteSource, binary_kind, open_source
 
-__all__ = ["COMPILED", "read_trace"]
-
-COMPILED: bool = _text.COMPILED and not interpreted()
-"""Whether text is read by the compiled scanner; without it the pure reader is faster."""
+__all__ = ["is_compiled", "read_trace"]
 
 _PERF = (
     rb"\A# ={8}\n|\.[0-9]{6,20}: +(?:[0-9]{1,19} +)?(?:[\w.-]{1,64}:[\w.-]{1,64}: |PERF_RECORD_)"
@@ -47,13 +43,20 @@ def read_trace(path: str | os.PathLike[str], *, probes: ProbeTable | None = None
     except InputError:
         source.close()
         raise
-    if COMPILED:
+    if is_compiled():
         from .ftrace_fast import FastFtraceText
 
         return FastFtraceText(source, probes)
     from .ftrace_text import FtraceText
 
     return FtraceText(source, probes)
+
+
+def is_compiled() -> bool:
+    """Whether text is read by the compiled scanner; without it the pure reader is faster."""
+    from . import _text
+
+    return _text.COMPILED and not interpreted()
 
 
 def _other_format(source: ByteSource, path: str, probes: ProbeTable | None) -> TraceSource | None:
