@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from highmem.trace import COMPILED
+from highmem.trace import is_compiled
 from highmem.trace.ftrace_fast import FastFtraceText
 from highmem.trace.ftrace_text import FtraceText
 from highmem.trace.source import open_source
@@ -89,7 +89,7 @@ def main() -> None:
         print(f"{'':<28} {'cpu time':>10} {'lines/s':>14} {'MB/s':>10}")
         pure = best(lambda: sum(map(len, FtraceText(open_source(short)))), 1)
         row(f"pure reader ({few:,} lines)", pure, few, little)
-        if COMPILED:
+        if is_compiled():
             fast = best(lambda: sum(map(len, FastFtraceText(open_source(path)))))
             row("fast reader", fast, lines, size)
             print(f"{'':<28} {pure / few / (fast / lines):8.1f} times the pure reader")

@@ -11,8 +11,9 @@ image, and ``lint_paths([path])`` judges C source.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
 
+# As in typing, which the command line imports after it has told the garbage collector to wait.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from highmem.image.view import open_image
     from highmem.kernel.kernel import Kernel

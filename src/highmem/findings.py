@@ -7,8 +7,7 @@ is, what happened, what that very kernel would do, the evidence, and how to mend
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from highmem.errors import UsageError
 
@@ -31,8 +30,7 @@ class Confidence(enum.Enum):
     POSSIBLE = "possible"
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """One kind of misuse."""
 
     name: str
@@ -45,8 +43,7 @@ class Rule:
     fix: str
 
 
-@dataclass(frozen=True, slots=True)
-class Where:
+class Where(NamedTuple):
     """Where a finding is: a line or event with its time in a recording, an address in an
     image, a file and position in source.  What does not apply is None."""
 
@@ -67,8 +64,7 @@ class Where:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """One case of a rule being broken."""
 
     rule: Rule
@@ -77,7 +73,7 @@ class Finding:
     """What happened, in one sentence."""
     kernel_does: str
     """What that kernel itself does: BUG, WARN, an oops later, or nothing at all."""
-    evidence: tuple[str, ...] = field(default=())
+    evidence: tuple[str, ...] = ()
     """The events (or the path) that lead there."""
     confidence: Confidence = Confidence.CERTAIN
 

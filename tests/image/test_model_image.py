@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import struct
-from dataclasses import replace
 
 import pytest
 
@@ -99,7 +98,7 @@ def test_other_splits_of_the_address_space_are_seen(split: str, pae: bool) -> No
     offset = PAGE_OFFSETS[split]
     if pae and offset % (1 << 30):
         pytest.skip("CONFIG_VMSPLIT_*_OPT needs two-level tables")
-    geometry = replace(load_profile("debian-6.1-686").geometry, page_offset=offset)
+    geometry = load_profile("debian-6.1-686").geometry.but(page_offset=offset)
     profile = make_profile("L1", geometry=geometry, pae=pae, nx=pae)
     kernel = Kernel.boot(profile, ram=1 << 30, cpus=1)
     image = image_of(kernel)

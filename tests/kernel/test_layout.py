@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from highmem.errors import ProfileError
@@ -126,7 +124,7 @@ def test_config_variants(
 @pytest.mark.parametrize("name", DEBIAN)
 def test_no_apei_and_no_mmconfig_change_nothing(name: str) -> None:
     plain = DEBIAN[name]
-    geometry = replace(plain.geometry, apei_ghes=False, pcie_mcfg=False)
+    geometry = plain.geometry.but(apei_ghes=False, pcie_mcfg=False)
     found = layout(geometry, s=plain.windows_per_cpu, pae=plain.pae)
     for constant in ("PKMAP_BASE", "MAXMEM", "FIX_KMAP_BEGIN", "FIXADDR_TOT_START"):
         assert getattr(found, constant) == getattr(plain, constant)
@@ -135,7 +133,7 @@ def test_no_apei_and_no_mmconfig_change_nothing(name: str) -> None:
 
 def test_firewire_debugging_moves_the_windows() -> None:
     # Section 9.2: OHCI1394 adds one entry, CPU 0 at 0xfffba000.
-    geometry = replace(GEOMETRIES["5.10"], ohci1394="before-apic")
+    geometry = GEOMETRIES["5.10"].but(ohci1394="before-apic")
     assert layout(geometry, s=20).window_address(0, 0) == 0xFFFBA000
 
 
@@ -152,12 +150,12 @@ def test_sizeof_struct_page() -> None:
 
 # Section 9.4, live parameter checks on 5.10.0-32-686.
 def test_vmalloc_parameter() -> None:
-    geometry = replace(GEOMETRIES["5.10"], vmalloc_param=256 << 20)
+    geometry = GEOMETRIES["5.10"].but(vmalloc_param=256 << 20)
     assert layout(geometry, s=20).max_low_pfn == 0x2E3FE
 
 
 def test_reservetop_parameter() -> None:
-    found = layout(replace(GEOMETRIES["5.10"], reservetop_param=16 << 20), s=20)
+    found = layout(GEOMETRIES["5.10"].but(reservetop_param=16 << 20), s=20)
     assert found.FIXADDR_TOP == 0xFEFFF000
     assert found.fix_to_virt(3) == 0xFEFFC000
     assert found.PKMAP_BASE == 0xFDC00000
@@ -165,7 +163,7 @@ def test_reservetop_parameter() -> None:
 
 
 def test_highmem_parameter() -> None:
-    found = layout(replace(GEOMETRIES["5.10"], highmem_param=512 << 20), s=20)
+    found = layout(GEOMETRIES["5.10"].but(highmem_param=512 << 20), s=20)
     assert (found.highstart_pfn << 12, found.highend_pfn << 12) == (0x36BFE000, 0x56BFE000)
     assert found.max_pfn == 0x56BFE
 
@@ -192,14 +190,14 @@ def test_reservetop_of_older_kernels() -> None:
     reserve = 5 << 12
     for kernel, grows in (("2.6.30", True), ("2.6.36", False)):
         plain = layout(kernel, s=13, nr_cpus=8)
-        found = layout(replace(GEOMETRIES[kernel], reservetop_param=reserve), s=13, nr_cpus=8)
+        found = layout(GEOMETRIES[kernel].but(reservetop_param=reserve), s=13, nr_cpus=8)
         assert 0xFFFFF000 - reserve == found.FIXADDR_TOP
         assert (reserve if grows else 0) == found.VMALLOC_RESERVE - plain.VMALLOC_RESERVE
 
 
 def test_vmalloc_of_2_6_27() -> None:
     # Section 9.1: vmalloc=N is N itself, the start is rounded down to 8 MiB.
-    found = layout(replace(GEOMETRIES["2.6.27"], vmalloc_param=256 << 20), s=13, nr_cpus=8)
+    found = layout(GEOMETRIES["2.6.27"].but(vmalloc_param=256 << 20), s=13, nr_cpus=8)
     assert found.VMALLOC_RESERVE == 256 << 20
     assert found.MAXMEM == 0x40000000 - (256 << 20)
     small = layout("2.6.27", s=13, nr_cpus=8, ram=(100 << 20) + 4096)
@@ -216,7 +214,7 @@ def test_vmalloc_of_2_6_27() -> None:
     ],
 )  # fmt: skip
 def test_other_splits(page_offset: int, lowmem: int) -> None:
-    found = layout(replace(GEOMETRIES["5.10"], page_offset=page_offset), s=20, ram=4 << 30)
+    found = layout(GEOMETRIES["5.10"].but(page_offset=page_offset), s=20, ram=4 << 30)
     assert lowmem == found.MAXMEM
     assert found.high_memory == page_offset + lowmem
     assert found.va(0x1234) == page_offset + 0x1234
@@ -258,4 +256,4 @@ def test_a_layout_that_cannot_be_is_refused(
     changes: dict[str, int], nr_cpus: int, message: str
 ) -> None:
     with pytest.raises(ProfileError, match=message):
-        layout(replace(GEOMETRIES["5.10"], **changes), s=41, nr_cpus=nr_cpus)  # type: ignore[arg-type]
+        layout(GEOMETRIES["5.10"].but(**changes), s=41, nr_cpus=nr_cpus)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from highmem.kernel.fixmap import GEOMETRIES
@@ -13,7 +11,7 @@ MB4 = 4 << 20
 
 
 def place(kernel: str, *, start: int = 0, tot_start: int = 0, pages: int = 0) -> Areas:
-    geometry = replace(GEOMETRIES[kernel], cpu_entry_area_pages_per_cpu=pages)
+    geometry = GEOMETRIES[kernel].but(cpu_entry_area_pages_per_cpu=pages)
     return place_areas(
         geometry, start=start, tot_start=tot_start, pmd_size=MB4, last_pkmap=1024, nr_cpus=1,
         highmem=True,
@@ -54,5 +52,5 @@ def test_each_area_below_an_aligned_one_takes_a_whole_page_table() -> None:
 def test_reservetop_is_aligned_to_a_page_table_since_3_16(
     kernel: str, pmd_size: int, top: int
 ) -> None:
-    geometry = replace(GEOMETRIES[kernel], reservetop_param=5 << 20)
+    geometry = GEOMETRIES[kernel].but(reservetop_param=5 << 20)
     assert top_of_fixmap(geometry, pmd_size) == top

@@ -7,7 +7,7 @@ tried.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -77,7 +77,7 @@ CASES = [
 
 
 def of(log: BootLog, **more: Any) -> Layout:
-    geometry = replace(GEOMETRIES[log.kernel], **log.config, **more)
+    geometry = GEOMETRIES[log.kernel].but(**log.config, **more)
     return Layout.of(
         geometry, windows_per_cpu=log.s, nr_cpus=log.nr_cpus, pae=log.pae, ram=3 << 30,
         highmem=log.highmem,

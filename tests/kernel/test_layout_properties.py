@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 
 from hypothesis import given
@@ -21,14 +20,13 @@ BOOLEANS = (
 @st.composite
 def geometries(draw: st.DrawFn) -> Geometry:
     preset = GEOMETRIES[draw(st.sampled_from(sorted(GEOMETRIES)))]
-    return replace(
-        preset,
+    return preset.but(
         page_offset=draw(st.sampled_from(sorted(PAGE_OFFSETS.values()))),
         ohci1394=draw(st.sampled_from(["none", "at-end", "after-permanent", "before-apic"])),
         reservetop_param=draw(st.sampled_from([None, 4096, 5 << 20, 64 << 20])),
         vmalloc_param=draw(st.sampled_from([None, 192 << 20, 256 << 20])),
         highmem_param=draw(st.sampled_from([None, 0, 64 << 20, 512 << 20])),
-        **{name: draw(st.booleans()) for name in BOOLEANS},  # type: ignore[arg-type]
+        **{name: draw(st.booleans()) for name in BOOLEANS},
     )
 
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 
 from highmem.kernel.bug import KernelBug
@@ -54,7 +52,7 @@ def test_zones(pae: bool) -> None:
         assert page.zone is zone
         assert page.flags >> 30 == zone  # linux-facts 9.5
         assert page.highmem is (zone is Zone.HIGHMEM)
-    movable = dataclasses.replace(kernel.pfn_to_page(0), flags=3 << 30)
+    movable = kernel.pfn_to_page(0)._replace(flags=3 << 30)
     assert movable.highmem and movable.zone is Zone.MOVABLE
     assert repr(kernel.pfn_to_page(4096)) == "Page(pfn=0x1000, zone=NORMAL)"
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from highmem.kernel.kernel import Kernel
 from highmem.kernel.profile import (
     FAMILIES,
     Era,
+    Family,
     Features,
     builtin_profiles,
     load_profile,
@@ -91,9 +91,7 @@ def test_contradictions(family: str, options: dict[str, Any], why: str) -> None:
 
 def test_features_override_single_facts_of_a_family() -> None:
     profile = make_profile("T3", features={"lazy_flush_on_unmap": False})
-    assert profile.features == dataclasses.replace(
-        FAMILIES["T3"].features, lazy_flush_on_unmap=False
-    )
+    assert profile.features == FAMILIES["T3"].features._replace(lazy_flush_on_unmap=False)
 
 
 @pytest.mark.parametrize("name", builtin_profiles())
@@ -140,7 +138,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     )
     profile = load_profile(str(path))
     assert (profile.name, profile.title, profile.nr_cpus) == ("board", "board", 2)
-    assert profile.geometry == dataclasses.replace(GEOMETRIES["4.4"], ohci1394="before-apic")
+    assert profile.geometry == GEOMETRIES["4.4"]._replace(ohci1394="before-apic")
     assert not profile.features.has_kmap_atomic_to_page
 
 
@@ -199,6 +197,11 @@ def test_booting_with_more_cpus_than_compiled_for() -> None:
 
 
 def test_the_defaults_of_features_are_5_10() -> None:
-    assert Features() == dataclasses.replace(
-        FAMILIES["S4"].features, context_check="none", lazy_flush_on_pfn_map=True
+    assert Features() == FAMILIES["S4"].features._replace(
+        context_check="none", lazy_flush_on_pfn_map=True
     )
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_the_features_of_each_family_are_ones_that_a_file_could_ask_for(family: Family) -> None:
+    assert Features().but(**family.features._asdict()) == family.features

@@ -502,8 +502,8 @@ def test_read_trace_takes_the_fast_reader_where_it_is_compiled(tmp_path: Path) -
     path = tmp_path / "it"
     path.write_bytes(line_of(1))
     script = (
-        "import sys\nfrom highmem.trace import COMPILED, read_trace\n"
-        "reader = read_trace(sys.argv[1])\nprint(type(reader).__name__, COMPILED)\n"
+        "import sys\nfrom highmem.trace import is_compiled, read_trace\n"
+        "reader = read_trace(sys.argv[1])\nprint(type(reader).__name__, is_compiled())\n"
         "print(sum(map(len, reader)))\n"
     )
     fastest = "FastFtraceText True" if _text.COMPILED else "FtraceText False"

@@ -6,9 +6,9 @@ import pytest
 
 from highmem.errors import InputError, UsageError
 from highmem.trace import Probe, ProbeTable
-from highmem.trace.columns import BATCH_LENGTH
 from highmem.trace.lines import MAX_LINE
 from highmem.trace.schema import (
+    BATCH_LENGTH,
     FLAG_IRQS_OFF,
     FLAG_KNOWN,
     FLAG_MIGRATE_KNOWN,

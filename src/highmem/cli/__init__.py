@@ -8,11 +8,11 @@ import importlib
 import io
 import os
 import sys
-import threading
-from typing import Any
 
 # Most of what is made at the start stays to the end: to look for garbage in it is in vain.
 gc.set_threshold(200_000, 20, 100)
+
+from typing import Any  # noqa: E402
 
 import click  # noqa: E402
 
@@ -68,9 +68,9 @@ def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if not value:
         return
     from highmem.replay import COMPILED as ENGINE
-    from highmem.trace import COMPILED as READERS
+    from highmem.trace import is_compiled
 
-    how = "compiled" if ENGINE and READERS else "interpreted"
+    how = "compiled" if ENGINE and is_compiled() else "interpreted"
     click.echo(f"highmem {__version__} (engine and readers: {how})")
     ctx.exit()
 
@@ -99,10 +99,16 @@ def main() -> None:
             # Names that this terminal's encoding does not have must not end in a traceback.
             stream.reconfigure(errors="backslashreplace")
     status = _run()
-    if threading.active_count() == 1:
+    if _alone():
         # To take everything apart takes longer than the system needs to take it back whole.
         os._exit(status)
     sys.exit(status)
+
+
+def _alone() -> bool:
+    """Whether no other thread runs: nobody starts one without importing that module."""
+    threading = sys.modules.get("threading")
+    return threading is None or threading.active_count() == 1
 
 
 def _run() -> int:

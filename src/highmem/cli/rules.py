@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 
@@ -23,7 +22,7 @@ def rules(name: str | None, form: str) -> None:
     """List the rules, or explain the one called NAME with an example."""
     chosen = [rule(name)] if name else list(RULES.values())
     if form == "json":
-        rows = [{**dataclasses.asdict(r), "level": r.level.value} for r in chosen]
+        rows = [{**r._asdict(), "level": r.level.value} for r in chosen]
         click.echo(json.dumps(rows[0] if name else rows, indent=2))
         return
     from highmem.report.text import render_rule, render_rules

@@ -9,7 +9,7 @@ so tables that point at themselves cost no more than others.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -206,8 +206,8 @@ def image_mode(*, is_pae: bool, pse: bool = True) -> PagingMode:
     if not is_pae:
         return two_level(pse=pse, phys_bits=40)
     mode = pae(phys_bits=52)
-    pointers = replace(mode.levels[0], reserved=mode.levels[0].reserved & ~ACCESSED)
-    return replace(mode, levels=(pointers, *mode.levels[1:]))
+    pointers = mode.levels[0]._replace(reserved=mode.levels[0].reserved & ~ACCESSED)
+    return mode._replace(levels=(pointers, *mode.levels[1:]))
 
 
 def read_mappings(

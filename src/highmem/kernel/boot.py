@@ -8,7 +8,7 @@ after the other so that ``kmap_pte`` is linear, and the one page table of the pk
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from highmem.kernel.layout import Layout
 from highmem.kernel.pgtable import PAGE_SHIFT, PAGE_SIZE
@@ -22,8 +22,7 @@ KERNEL_START = 0x1000000
 """Where the kernel image lies (CONFIG_PHYSICAL_START); its tables follow from here."""
 
 
-@dataclass(frozen=True, slots=True)
-class BootTables:
+class BootTables(NamedTuple):
     """Where the tables are (physical addresses)."""
 
     swapper_pg_dir: int

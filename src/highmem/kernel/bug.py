@@ -8,8 +8,9 @@ would leave it at that instruction; ``WARN_ON`` and ``WARN_ON_ONCE`` append a
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 from highmem.errors import HighmemError
 from highmem.machine.paging import PageFault
@@ -36,8 +37,7 @@ class Severity(enum.Enum):
     SLEEP = "BUG: sleeping function called from invalid context"
 
 
-@dataclass(frozen=True, slots=True)
-class Splat:
+class Splat(NamedTuple):
     """One complaint of the modelled kernel.
 
     ``condition`` is the failed check in words, ``state`` the values that it looked at.
@@ -48,7 +48,7 @@ class Splat:
     condition: str
     cpu: int
     task: str
-    state: dict[str, int | str] = field(default_factory=dict)
+    state: Mapping[str, int | str] = MappingProxyType({})
 
     def __str__(self) -> str:
         shown = ", ".join(

@@ -25,7 +25,7 @@ class TaskState(enum.Enum):
     DEAD = "X"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class KmapCtrl:
     """``current->kmap_ctrl`` (include/linux/sched.h, 5.11 on).
 

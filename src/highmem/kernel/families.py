@@ -6,9 +6,8 @@ Which release had which feature stands here and nowhere else; the algorithms rea
 
 from __future__ import annotations
 
-import dataclasses
 import enum
-from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from highmem.errors import ProfileError
 
@@ -52,8 +51,7 @@ KM_TYPES: tuple[str, ...] = (
 from 2.6.35 (include/asm-generic/kmap_types.h)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Features:
+class Features(NamedTuple):
     """How this kernel's mapping code behaves.  The defaults are those of Linux 5.10."""
 
     km_types: int = 20
@@ -133,18 +131,21 @@ class Features:
     modern_oops_text: bool = True
     """The oops names the fault's kind (``#PF: supervisor write access``, 5.x on)."""
 
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
+    def but(self, **changes: Any) -> Features:
+        """These with *changes*, which may come from a file: ProfileError if they make no sense."""
+        changed = self._replace(**changes)
+        for name, value in changes.items():
             # A profile file can put anything here; bool is an int to Python only.
-            wanted, value = type(field.default), getattr(self, field.name)
+            wanted = type(self._field_defaults[name])
             if type(value) is not wanted:
                 word = {bool: "true or false", int: "a number", str: "a word"}[wanted]
-                raise ProfileError(f"{field.name} must be {word}, not {value!r}")
-        for name, allowed in _CHOICES.items():
-            if (value := getattr(self, name)) not in allowed:
+                raise ProfileError(f"{name} must be {word}, not {value!r}")
+            allowed = _CHOICES.get(name)
+            if allowed and value not in allowed:
                 raise ProfileError(f"{name} is {value!r}, must be one of {', '.join(allowed)}")
-        if not 0 < self.km_types <= len(KM_TYPES):
-            raise ProfileError(f"km_types is {self.km_types}, must be 1 to {len(KM_TYPES)}")
+        if not 0 < changed.km_types <= len(KM_TYPES):
+            raise ProfileError(f"km_types is {changed.km_types}, must be 1 to {len(KM_TYPES)}")
+        return changed
 
 
 _CHOICES = {
@@ -157,8 +158,7 @@ _CHOICES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
+class Family(NamedTuple):
     """A run of releases whose mapping code behaves alike."""
 
     name: str
@@ -186,44 +186,44 @@ def _families() -> dict[str, Family]:
         pte_none_ignores_accessed_dirty=False, default_kernel_pte_mask=False,
         inverts_absent_frames=False, lazy_mode_in_interrupt=True,
         modern_oops_text=False))  # fmt: skip
-    t1 = add("T1", "2.6.19", Era.TYPED, "2.6.20", replace(
-        t0, busy_check="always", map_flushes_tlb=False, unmap_clears="always"))  # fmt: skip
-    t2 = add("T2", "2.6.20", Era.TYPED, "2.6.20", replace(t1, unmap_clears="own-window"))
-    t3 = add("T3", "2.6.21 to 2.6.22", Era.TYPED, "2.6.20", replace(
-        t2, busy_check="before-highmem-test", lazy_flush_on_map=True, lazy_flush_on_unmap=True,
+    t1 = add("T1", "2.6.19", Era.TYPED, "2.6.20", t0._replace(
+        busy_check="always", map_flushes_tlb=False, unmap_clears="always"))  # fmt: skip
+    t2 = add("T2", "2.6.20", Era.TYPED, "2.6.20", t1._replace(unmap_clears="own-window"))
+    t3 = add("T3", "2.6.21 to 2.6.22", Era.TYPED, "2.6.20", t2._replace(
+        busy_check="before-highmem-test", lazy_flush_on_map=True, lazy_flush_on_unmap=True,
         lazy_flush_on_pfn_map=True, has_kmap_flush_unused=True))  # fmt: skip
-    t4 = add("T4", "2.6.23 to 2.6.24", Era.TYPED, "2.6.24", replace(t3, busy_check="always"))
-    t5 = add("T5", "2.6.25 to 2.6.29", Era.TYPED, "2.6.27", replace(t4, context_check="pages"))
-    t6 = add("T6", "2.6.30", Era.TYPED, "2.6.30", replace(
-        t5, context_check="pages-and-pfns", context_check_needs_irqflags=True,
+    t4 = add("T4", "2.6.23 to 2.6.24", Era.TYPED, "2.6.24", t3._replace(busy_check="always"))
+    t5 = add("T5", "2.6.25 to 2.6.29", Era.TYPED, "2.6.27", t4._replace(context_check="pages"))
+    t6 = add("T6", "2.6.30", Era.TYPED, "2.6.30", t5._replace(
+        context_check="pages-and-pfns", context_check_needs_irqflags=True,
         flush_always=False))  # fmt: skip
-    t7 = add("T7", "2.6.31", Era.TYPED, "2.6.30", replace(
-        t6, km_types=19, lazy_flush_on_map=False, lazy_flush_on_unmap=False,
+    t7 = add("T7", "2.6.31", Era.TYPED, "2.6.30", t6._replace(
+        km_types=19, lazy_flush_on_map=False, lazy_flush_on_unmap=False,
         lazy_mode_in_interrupt=False))  # fmt: skip
     t8 = add("T8", "2.6.32 to 2.6.34", Era.TYPED, "2.6.32",
-             replace(t7, context_check_new_types=True))  # fmt: skip
+             t7._replace(context_check_new_types=True))  # fmt: skip
     t9 = add("T9", "2.6.35", Era.TYPED, "2.6.36",
-             replace(t8, km_types=20, context_check_needs_irqflags=False))  # fmt: skip
+             t8._replace(km_types=20, context_check_needs_irqflags=False))  # fmt: skip
     t10 = add("T10", "2.6.36", Era.TYPED, "2.6.36",
-              replace(t9, context_check_kdb=True, unmap_refuses_page=True))  # fmt: skip
-    s0 = add("S0", "2.6.37 to 3.1", Era.STACK, "3.2", replace(
-        t10, context_check="none", context_check_kdb=False, context_check_new_types=False,
+              t9._replace(context_check_kdb=True, unmap_refuses_page=True))  # fmt: skip
+    s0 = add("S0", "2.6.37 to 3.1", Era.STACK, "3.2", t10._replace(
+        context_check="none", context_check_kdb=False, context_check_new_types=False,
         overflow_check="greater"))  # fmt: skip
-    s1 = add("S1", "3.2 to 3.16", Era.STACK, "3.2", replace(
-        s0, lazy_flush_on_map=True, lazy_flush_on_unmap=True, kmap_to_page="pkmap"))  # fmt: skip
-    s2 = add("S2", "3.18 to 4.1", Era.STACK, "3.18", replace(
-        s1, overflow_check="greater-or-equal", address_map_pool=False))  # fmt: skip
-    s3 = add("S3", "4.2 to 5.7", Era.STACK, "4.9", replace(
-        s2, fault_disable_is_preempt_count=False, fault_enable_warns=True,
+    s1 = add("S1", "3.2 to 3.16", Era.STACK, "3.2", s0._replace(
+        lazy_flush_on_map=True, lazy_flush_on_unmap=True, kmap_to_page="pkmap"))  # fmt: skip
+    s2 = add("S2", "3.18 to 4.1", Era.STACK, "3.18", s1._replace(
+        overflow_check="greater-or-equal", address_map_pool=False))  # fmt: skip
+    s3 = add("S3", "4.2 to 5.7", Era.STACK, "4.9", s2._replace(
+        fault_disable_is_preempt_count=False, fault_enable_warns=True,
         explicit_preempt_disable=True,
         has_kmap_atomic_to_page=False, hash_multiplier=0x61C88647,
         pte_none_ignores_accessed_dirty=True))  # fmt: skip
-    s4 = add("S4", "5.8 to 5.10", Era.STACK, "5.10", replace(
-        s3, fault_enable_warns=False, inline_front_half=True, kunmap_in_interrupt="might-sleep",
+    s4 = add("S4", "5.8 to 5.10", Era.STACK, "5.10", s3._replace(
+        fault_enable_warns=False, inline_front_half=True, kunmap_in_interrupt="might-sleep",
         default_kernel_pte_mask=True, inverts_absent_frames=True,
         modern_oops_text=True))  # fmt: skip
-    l0 = add("L0", "5.11", Era.LOCAL, "6.1", replace(s4, kmap_to_page="pkmap"))
-    add("L1", "6.1", Era.LOCAL, "6.1", replace(l0, rt_branches=True, kmap_to_page="warns"))
+    l0 = add("L0", "5.11", Era.LOCAL, "6.1", s4._replace(kmap_to_page="pkmap"))
+    add("L1", "6.1", Era.LOCAL, "6.1", l0._replace(rt_branches=True, kmap_to_page="warns"))
     return found
 
 

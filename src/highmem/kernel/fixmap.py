@@ -8,7 +8,6 @@ FIX_KMAP_BEGIN moves every temporary window down by a page
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from highmem.errors import ProfileError
@@ -32,11 +31,10 @@ END_OF_FIXED = "__end_of_fixed_addresses"
 _FIX_ACPI_PAGES = 4
 
 
-@dataclass(frozen=True, slots=True)
-class FixedAddress:
+class FixedAddress(NamedTuple):
     """One enumerator: its page is at ``FIXADDR_TOP - (index << 12)``."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs
     name: str
     width: int
     """Pages from this index on that belong to it; 0 for a bare mark and for the name of a

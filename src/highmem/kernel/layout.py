@@ -8,8 +8,7 @@ the kernel's own names.  A temporary window's address follows from one rule in a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from highmem.kernel.fixmap import END_OF_FIXED, END_OF_PERMANENT, FixedAddress, fixed_addresses
 from highmem.kernel.layout_areas import place_areas, top_of_fixmap, vmalloc_start
@@ -22,16 +21,17 @@ from highmem.kernel.layout_ram import (
     ram_ranges,
     split_memory,
 )
-from highmem.kernel.layout_regions import Region, Term, regions_of, terms_of
 
-__all__ = ["Layout", "Region", "Term", "Zone", "memparse", "pc_ram"]
+if TYPE_CHECKING:
+    from highmem.kernel.layout_regions import Region, Term
+
+__all__ = ["Layout", "Zone", "memparse", "pc_ram"]
 
 _PAGE_MASK = ~(PAGE_SIZE - 1)
 _ADDRESS_MASK = 0xFFFF_FFFF
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
+class Layout(NamedTuple):
     """One kernel's address space on one machine.  Made by :meth:`of`."""
 
     geometry: Geometry
@@ -44,7 +44,7 @@ class Layout:
     """CONFIG_HIGHMEM."""
     ram: tuple[RamRange, ...]
     """The RAM that it was computed for, in bytes."""
-    fixed: tuple[FixedAddress, ...] = field(repr=False)
+    fixed: tuple[FixedAddress, ...]
     """``enum fixed_addresses``."""
 
     PAGE_OFFSET: int
@@ -77,11 +77,15 @@ class Layout:
     """Equal to highstart_pfn if there is no high memory."""
     zones: tuple[Zone, ...]
 
-    # Hot path: window addresses are computed for every event of a trace.
-    _window_first: int = field(init=False, repr=False, compare=False)
-    _window_low: int = field(init=False, repr=False, compare=False)
-    _window_end: int = field(init=False, repr=False, compare=False)
-    _pkmap_end: int = field(init=False, repr=False, compare=False)
+    # They follow from the others, but are asked for with every event of a trace.
+    window_first: int
+    """The address of slot 0 of CPU 0, the highest of all windows."""
+    window_low: int
+    """The address of the last slot of the last CPU."""
+    window_end: int
+    """Where the windows end."""
+    pkmap_end: int
+    """Where the permanent windows end; 0 without CONFIG_HIGHMEM."""
 
     @classmethod
     def of(
@@ -120,6 +124,7 @@ class Layout:
             highmem_param=geometry.highmem_param,
         )  # fmt: skip
         high_memory = geometry.page_offset + (memory.max_low_pfn << PAGE_SHIFT)
+        first = marks.FIXADDR_TOP - (marks.FIX_KMAP_BEGIN << PAGE_SHIFT)
         return cls(
             **marks._asdict(),
             **areas._asdict(),
@@ -137,16 +142,16 @@ class Layout:
             VMALLOC_START=vmalloc_start(geometry, high_memory, areas.VMALLOC_END),
             VMALLOC_OFFSET=geometry.vmalloc_offset,
             high_memory=high_memory,
+            window_first=first,
+            window_low=marks.FIXADDR_TOP - (marks.FIX_KMAP_END << PAGE_SHIFT),
+            window_end=first + PAGE_SIZE,
+            pkmap_end=areas.PKMAP_BASE + (last_pkmap << PAGE_SHIFT) if highmem else 0,
         )
 
-    def __post_init__(self) -> None:
-        first = self.fix_to_virt(self.FIX_KMAP_BEGIN)
-        # object.__setattr__ is how a frozen dataclass fills the fields that it derives.
-        put = object.__setattr__
-        put(self, "_window_first", first)
-        put(self, "_window_low", self.fix_to_virt(self.FIX_KMAP_END))
-        put(self, "_window_end", first + PAGE_SIZE)
-        put(self, "_pkmap_end", self.pkmap_address(self.LAST_PKMAP) if self.highmem else 0)
+    def __repr__(self) -> str:
+        """All but the long table of the fixmap."""
+        shown = (f"{n}={value!r}" for n, value in self._asdict().items() if n != "fixed")
+        return f"Layout({', '.join(shown)})"
 
     def fix_to_virt(self, index: int) -> int:
         """The address of the page with fixmap *index*: arithmetic alone, no range check."""
@@ -165,20 +170,20 @@ class Layout:
 
         Not bounded, as in the kernel: slot ``windows_per_cpu`` of a CPU is slot 0 of the next.
         """
-        return self._window_first - ((slot + self.windows_per_cpu * cpu) << PAGE_SHIFT)
+        return self.window_first - ((slot + self.windows_per_cpu * cpu) << PAGE_SHIFT)
 
     def window_of(self, vaddr: int) -> tuple[int, int] | None:
         """The CPU and slot of the window that holds *vaddr*; None outside all windows."""
-        if not self._window_low <= vaddr < self._window_end:
+        if not self.window_low <= vaddr < self.window_end:
             return None
-        return divmod((self._window_end - 1 - vaddr) >> PAGE_SHIFT, self.windows_per_cpu)
+        return divmod((self.window_end - 1 - vaddr) >> PAGE_SHIFT, self.windows_per_cpu)
 
     def is_window(self, vaddr: int) -> bool:
         """Whether *vaddr* lies in any CPU's temporary window.
 
         The kernel's test of ``kunmap_atomic`` and ``kunmap_local``, after its PAGE_MASK.
         """
-        return self._window_low <= vaddr < self._window_end
+        return self.window_low <= vaddr < self.window_end
 
     def pkmap_address(self, nr: int) -> int:
         """``PKMAP_ADDR(nr)``: the address of permanent mapping *nr*."""
@@ -190,7 +195,7 @@ class Layout:
 
     def is_pkmap(self, vaddr: int) -> bool:
         """Whether *vaddr* lies in the area of permanent mappings."""
-        return self.PKMAP_BASE <= vaddr < self._pkmap_end
+        return self.PKMAP_BASE <= vaddr < self.pkmap_end
 
     def is_lowmem(self, vaddr: int) -> bool:
         """Whether *vaddr* lies in the direct mapping of low memory."""
@@ -209,10 +214,14 @@ class Layout:
 
     def regions(self) -> tuple[Region, ...]:
         """The whole 4 GiB from top to bottom, without gap or overlap."""
+        from highmem.kernel.layout_regions import regions_of  # here: replays need none
+
         return regions_of(self)
 
     def terms(self) -> tuple[Term, ...]:
         """Every constant with the formula that it came from."""
+        from highmem.kernel.layout_regions import terms_of
+
         return terms_of(self)
 
 

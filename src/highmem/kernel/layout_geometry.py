@@ -8,8 +8,7 @@ and ``arch/x86/mm/init_32.c`` of each era.
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from highmem.errors import ProfileError
 
@@ -28,12 +27,10 @@ PAGE_OFFSETS: dict[str, int] = {
 """CONFIG_VMSPLIT_*: where the kernel's part of the address space begins."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Geometry:
+class Geometry(NamedTuple):
     """Everything about a kernel's build and command line that moves an address.
 
-    The defaults are a distribution's configuration of Linux 5.10.  Raises ProfileError for a
-    value that no kernel has.
+    The defaults are a distribution's configuration of Linux 5.10.
     """
 
     page_offset: int = 0xC000_0000
@@ -124,21 +121,25 @@ class Geometry:
     sizeof_struct_page: int = 40
     """Bytes: 40 with CONFIG_MEMCG where the pointer lives in struct page, else 32."""
 
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            _check_type(field.name, getattr(self, field.name), field.default)
-        for name, allowed in _CHOICES.items():
-            if (value := getattr(self, name)) not in allowed:
+    def but(self, **changes: Any) -> Geometry:
+        """This one with *changes*, which may come from a file or a measurement: ProfileError for
+        a value that no kernel has."""
+        new = self._replace(**changes)
+        for name, value in changes.items():
+            _check_type(name, value, self._field_defaults[name])
+            allowed = _CHOICES.get(name)
+            if allowed and value not in allowed:
                 raise ProfileError(f"{name} is {value!r}, must be one of {', '.join(allowed)}")
-        if self.page_offset not in PAGE_OFFSETS.values():
+        if new.page_offset not in PAGE_OFFSETS.values():
             known = ", ".join(f"{value:#x}" for value in PAGE_OFFSETS.values())
-            raise ProfileError(f"page_offset is {self.page_offset:#x}, must be one of {known}")
-        if self.fixaddr_top % PAGE_SIZE or self.fixaddr_top >= 1 << 32:
-            raise ProfileError(f"fixaddr_top {self.fixaddr_top:#x} is not a page of 32 bits")
-        if not 32 <= self.pvti_size <= PAGE_SIZE:
-            raise ProfileError(f"pvti_size is {self.pvti_size}, must be 32 to 4096")
-        if self.reservetop_rule != "pmd" and (self.reservetop_param or 0) % PAGE_SIZE:
+            raise ProfileError(f"page_offset is {new.page_offset:#x}, must be one of {known}")
+        if new.fixaddr_top % PAGE_SIZE or new.fixaddr_top >= 1 << 32:
+            raise ProfileError(f"fixaddr_top {new.fixaddr_top:#x} is not a page of 32 bits")
+        if not 32 <= new.pvti_size <= PAGE_SIZE:
+            raise ProfileError(f"pvti_size is {new.pvti_size}, must be 32 to 4096")
+        if new.reservetop_rule != "pmd" and (new.reservetop_param or 0) % PAGE_SIZE:
             raise ProfileError("reservetop= must be a multiple of 4096: this kernel takes it as is")
+        return new
 
 
 _CHOICES = {
@@ -178,8 +179,8 @@ def _presets() -> dict[str, Geometry]:
         pkmap_rule="fixaddr-boot-start", cpu_entry_area_pages_per_cpu=0, vmalloc_rule="below-4g",
         reservetop_rule="exact-and-vmalloc", sizeof_struct_page=32)  # fmt: skip
 
-    def step(name: str, since: str, **changes: bool | int | str) -> None:
-        found[name] = replace(found[since], **changes)  # type: ignore[arg-type]
+    def step(name: str, since: str, **changes: Any) -> None:
+        found[name] = found[since]._replace(**changes)
 
     step("2.6.24", "2.6.20", dbgp_earlycon=True)
     step("2.6.25", "2.6.24", btmap_rule="round-512-256")
@@ -209,4 +210,4 @@ GEOMETRIES: dict[str, Geometry] = _presets()
 They assume what distributions set: LOCAL_APIC, IO_APIC, ACPI, PCI_MMCONFIG, PARAVIRT,
 PARAVIRT_CLOCK, ACPI_APEI_GHES; and what most leave out: PROVIDE_OHCI1394_DMA_INIT,
 X86_VISWS_APIC, X86_F00F_BUG, X86_CYCLONE_TIMER, X86_INTEL_MID, INTEL_TXT.  A profile picks one
-and overrides with ``dataclasses.replace``."""
+and overrides with :meth:`Geometry.but`."""

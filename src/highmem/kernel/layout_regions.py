@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from highmem.kernel.fixmap import END_OF_PERMANENT, FixedAddress
 from highmem.kernel.layout_geometry import PAGE_SHIFT, PAGE_SIZE
@@ -16,8 +15,7 @@ __all__ = ["Region", "Term", "regions_of", "terms_of"]
 _4G = 1 << 32
 
 
-@dataclass(frozen=True, slots=True)
-class Region:
+class Region(NamedTuple):
     """Addresses from ``start`` up to, not including, ``end`` (at most 1 << 32)."""
 
     start: int
@@ -33,8 +31,7 @@ class Region:
         return self.end - self.start
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
+class Term(NamedTuple):
     """One constant: its kernel name, value, kind of value and how it is derived."""
 
     name: str

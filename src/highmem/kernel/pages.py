@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from highmem.kernel.context import Context
 from highmem.kernel.layout import Layout
@@ -33,8 +34,7 @@ class Zone(enum.IntEnum):
     MOVABLE = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(NamedTuple):
     """A ``struct page``: the page frame ``pfn``, described at ``address`` in mem_map."""
 
     pfn: int

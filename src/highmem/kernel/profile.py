@@ -7,13 +7,11 @@ The algorithms of :mod:`highmem.kernel` read :class:`Features` and the options o
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from highmem.errors import ProfileError
 from highmem.kernel.families import FAMILIES, KM_TYPES, Era, Family, Features
@@ -34,8 +32,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
+class Profile(NamedTuple):
     """One kernel: a family's features, the options it was built with, its machine's traits."""
 
     name: str
@@ -68,13 +65,18 @@ class Profile:
     pti: bool = False
     """Page-table isolation is on: kernel entries are not global."""
 
-    def __post_init__(self) -> None:
+    def but(self, **changes: Any) -> Profile:
+        """This one with *changes*; ProfileError if the options contradict each other."""
+        return self._replace(**changes)._checked()
+
+    def _checked(self) -> Profile:
         if not 1 <= self.nr_cpus <= 4096:
             raise ProfileError(f"{self.name}: nr_cpus is {self.nr_cpus}, must be 1 to 4096")
         if self.era is not Era.LOCAL and (self.debug_kmap_local or self.force_map):
             raise ProfileError(f"{self.name}: debug_kmap_local and force_map are options of 5.11+")
         if self.force_map and not self.guard_slots:
             raise ProfileError(f"{self.name}: force_map needs debug_kmap_local, as in the kernel")
+        return self
 
     @property
     def smp(self) -> bool:
@@ -123,11 +125,7 @@ def _layout(geometry: Geometry, windows: int, nr_cpus: int, pae: bool, ram: int)
     return Layout.of(geometry, windows_per_cpu=windows, nr_cpus=nr_cpus, pae=pae, ram=ram)
 
 
-_OPTIONS = {
-    f.name: f
-    for f in dataclasses.fields(Profile)
-    if f.name not in {"family", "era", "features", "geometry", "name", "title"}
-}
+_OPTIONS = Profile._field_defaults
 
 
 def make_profile(
@@ -148,9 +146,9 @@ def make_profile(
     _known("option", options, _OPTIONS)
     chosen = found.features
     if features:
-        _known("feature", features, {f.name for f in dataclasses.fields(Features)})
-        chosen = replace(chosen, **features)
-    return Profile(
+        _known("feature", features, Features._fields)
+        chosen = chosen.but(**features)
+    profile = Profile(
         name=name or family.lower(),
         title=title or f"Linux {found.versions}",
         family=family,
@@ -159,6 +157,7 @@ def make_profile(
         geometry=geometry or GEOMETRIES[found.geometry],
         **options,
     )
+    return profile._checked()
 
 
 def profile_from_table(table: Mapping[str, Any], origin: str) -> Profile:
@@ -182,8 +181,8 @@ def profile_from_table(table: Mapping[str, Any], origin: str) -> Profile:
             raise ProfileError(f"no family {family!r}; there are {', '.join(FAMILIES)}")
         preset = str(kernel or FAMILIES[family].geometry)
         _known("kernel", [preset], GEOMETRIES)
-        _known("geometry key", overrides, {f.name for f in dataclasses.fields(Geometry)})
-        geometry = replace(GEOMETRIES[preset], **overrides)
+        _known("geometry key", overrides, Geometry._fields)
+        geometry = GEOMETRIES[preset].but(**overrides)
         for key, value in rest.items():
             _check_type(key, value)
         return make_profile(
@@ -194,10 +193,9 @@ def profile_from_table(table: Mapping[str, Any], origin: str) -> Profile:
 
 
 def _check_type(key: str, value: object) -> None:
-    option = _OPTIONS.get(key)
-    if option is None:
+    if key not in _OPTIONS:
         return  # make_profile names it, with the nearest known one
-    wanted = int if option.type == "int" else bool
+    wanted = type(_OPTIONS[key])
     if type(value) is not wanted:
         raise ProfileError(f"{key} must be {'a number' if wanted is int else 'true or false'}")
 

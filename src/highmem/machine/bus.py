@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["Bus", "HardwareOp", "OpKind"]
 
@@ -41,8 +41,7 @@ class OpKind(enum.Enum):
     FAULT = "page fault"  # linear address, error code, 0
 
 
-@dataclass(frozen=True, slots=True)
-class HardwareOp:
+class HardwareOp(NamedTuple):
     """One operation of the hardware, as handed to the observer; fields as in :class:`OpKind`.
 
     ``cpu`` is the number of the CPU that did it, or None for an agent that is not a CPU.

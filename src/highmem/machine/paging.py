@@ -11,7 +11,6 @@ of :class:`~highmem.machine.cpu.Cpu`; a memory image is walked with the same fun
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from highmem.errors import MachineError
@@ -107,8 +106,7 @@ class Access(enum.IntFlag):
     FETCH = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
+class Level(NamedTuple):
     """One level of the page tables.
 
     ``shift`` and ``bits`` cut the index out of the linear address. ``may_be_large`` says that
@@ -143,8 +141,7 @@ class Level:
         return self.shift == 12
 
 
-@dataclass(frozen=True, slots=True)
-class PagingMode:
+class PagingMode(NamedTuple):
     """A format of page tables, with the features that decide which bits are reserved.
 
     ``root_mask`` cuts the address of the first table out of CR3. ``nx_enabled`` is EFER.NXE

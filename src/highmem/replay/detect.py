@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from highmem.compiled import load
@@ -52,7 +52,7 @@ _NR_CPUS = (32, 8, 64, 16, 4, 2, 1, 128, 256, 512)
 all CPUs that the kernel was compiled for."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Evidence:
     """What a recording shows about its kernel."""
 
@@ -235,15 +235,15 @@ def _variants(family: str, *, debug: bool, pae: bool, nr_cpus: int) -> Iterator[
     for shift in (0, 1, -1):
         geometry = base.geometry
         if shift == 1:
-            geometry = replace(geometry, ohci1394="before-apic")
+            geometry = geometry.but(ohci1394="before-apic")
         elif shift == -1:
-            geometry = replace(geometry, io_apic=False)
+            geometry = geometry.but(io_apic=False)
         name = f"{family.lower()}-{'pae' if pae else '2level'}-{per_cpu}"
         title = (
             f"Linux {FAMILIES[family].versions}, {'PAE' if pae else 'two-level'}, "
             f"{per_cpu} windows per CPU"
         )
-        yield replace(base, name=name, title=title, geometry=geometry)
+        yield base._replace(name=name, title=title, geometry=geometry)
 
 
 def _is_pae(release: str) -> bool | None:

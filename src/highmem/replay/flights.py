@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from typing import NamedTuple
 
 from highmem.replay.kunmaps import OOPS_NS
 from highmem.replay.session import Session, task_key
@@ -55,8 +56,7 @@ _MOST_WAITING = 8
 """Calls of one task that may wait at once where no flags tell interrupts."""
 
 
-@dataclass(slots=True)
-class MapModel:
+class MapModel(NamedTuple):
     """What does the calls: the temporary or the permanent windows."""
 
     apply: Callable[[InFlight, Event, int | None], None]

@@ -8,7 +8,7 @@ so a complaint waits for the end of its task, which that BUG is.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from highmem.replay.session import Session, task_key
 from highmem.replay.state import Event, Window
@@ -23,8 +23,7 @@ _DEATH_NS = 1_000_000_000
 """How long a task may take to die of a BUG, whose report goes to a slow console first."""
 
 
-@dataclass(slots=True, eq=False)
-class _Complaint:
+class _Complaint(NamedTuple):
     """A kunmap at which the model hits a BUG: true if its task shows no further call."""
 
     line: int

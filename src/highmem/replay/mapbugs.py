@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from highmem.findings import Where
 from highmem.kernel.bug import KernelBug
 from highmem.replay.driver import Driver, LocalDriver
 from highmem.replay.session import Session, task_key
 from highmem.replay.state import Event, InFlight, Knowledge, Stack, Suspicion, Window
 from highmem.trace.schema import Function
+
+if TYPE_CHECKING:
+    from highmem.findings import Where
 
 __all__ = ["MapBugs"]
 
@@ -71,6 +74,8 @@ class MapBugs:
         try:
             self._driver.unmap(self._driver.map(pfn, self._session.kernel.kmap_prot))
         except KernelBug as error:
+            from highmem.findings import Where  # here: see recorder.py
+
             names = [w.task for w in stack.windows if w and w.task_key == task]
             name = names[-1] if names else f"pid {max(task, 0)}"
             where = Where(line=flight.line, time_ns=flight.time, cpu=flight.cpu, task=name)

@@ -6,13 +6,17 @@ learned as it shows: a page that comes back in a window never seen was there alr
 
 from __future__ import annotations
 
-from highmem.findings import Where
+from typing import TYPE_CHECKING
+
 from highmem.kernel.bug import KernelBug, KernelDeadlock
 from highmem.kernel.pages import Page
 from highmem.replay.kunmaps import Kunmaps
 from highmem.replay.lowmem import judge_low, low_page
 from highmem.replay.session import Session, task_key
 from highmem.replay.state import Event, InFlight, Window
+
+if TYPE_CHECKING:
+    from highmem.findings import Where
 
 __all__ = ["Permanent"]
 

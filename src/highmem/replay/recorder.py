@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from highmem.findings import Confidence, Finding, Where, rule
 from highmem.replay.histogram import bucket_of
 from highmem.replay.mappings import MappingBuilder
 from highmem.replay.state import Event, InFlight, Window
 from highmem.replay.verdict import CallerStats, CpuStats, TaskStats, Verdict
 from highmem.trace.schema import Strings
+
+if TYPE_CHECKING:
+    from highmem.findings import Where
 
 __all__ = ["Recorder"]
 
@@ -136,6 +139,9 @@ class Recorder:
         certain: bool = True,
     ) -> None:
         """Add a finding."""
+        # Here and below: most recordings show none, and wait for no catalogue of rules.
+        from highmem.findings import Confidence, Finding, rule
+
         confidence = Confidence.CERTAIN if certain else Confidence.LIKELY
         self.verdict.findings.append(
             Finding(rule(name), where, what, kernel_does, evidence, confidence)
@@ -143,11 +149,15 @@ class Recorder:
 
     def entered(self, flight: InFlight, event: Event) -> Where:
         """The place where the call *flight* was entered; *event* is of the same task."""
+        from highmem.findings import Where
+
         task = self.task_name(event)
         return Where(line=flight.line, time_ns=flight.time, cpu=flight.cpu, task=task)
 
     def where(self, event: Event, address: int | None = None) -> Where:
         """The place of *event* in the recording."""
+        from highmem.findings import Where
+
         task = self.task_name(event)
         return Where(line=event.line, time_ns=event.time, cpu=event.cpu, task=task, address=address)
 

@@ -5,7 +5,8 @@ Slow and obviously right.  It is the meaning that a faster engine has to reprodu
 
 from __future__ import annotations
 
-from highmem.findings import Where
+from typing import TYPE_CHECKING
+
 from highmem.kernel.profile import Era, Profile
 from highmem.replay.flights import Flights, MapModel
 from highmem.replay.mappings import MappingSink
@@ -16,6 +17,9 @@ from highmem.replay.state import Event
 from highmem.replay.typed import Typed
 from highmem.replay.verdict import Verdict
 from highmem.trace.schema import COLUMNS, Batch, Function, Kind, Strings
+
+if TYPE_CHECKING:
+    from highmem.findings import Where
 
 __all__ = ["FIELDS", "PERMANENT", "Reference"]
 
@@ -132,6 +136,8 @@ class Reference:
         if isinstance(self.temporary, Typed):
             self.temporary.lost(event.cpu)
         if self._first_loss is None:
+            from highmem.findings import Where  # here: see recorder.py
+
             cpu = event.cpu if event.cpu >= 0 else None
             self._first_loss = Where(line=event.line, time_ns=event.time or None, cpu=cpu)
 

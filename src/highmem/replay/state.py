@@ -8,8 +8,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from highmem.findings import Where
 from highmem.trace.schema import (
     FLAG_HARDIRQ,
     FLAG_KNOWN,
@@ -18,6 +18,9 @@ from highmem.trace.schema import (
     PREEMPT_SHIFT,
     Function,
 )
+
+if TYPE_CHECKING:
+    from highmem.findings import Where
 
 __all__ = [
     "Event",
@@ -31,7 +34,7 @@ __all__ = [
 ]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Event:
     """One row of a batch, unpacked; one object serves for all rows in turn."""
 
@@ -113,6 +116,8 @@ class Window:
 
     def where(self) -> Where:
         """The place where it was opened."""
+        from highmem.findings import Where  # here: see recorder.py
+
         return Where(
             line=self.line, time_ns=self.time, cpu=self.cpu, task=self.task, address=self.address
         )

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from highmem import __version__
-from highmem.findings import Finding
 from highmem.kernel.profile import Profile
 from highmem.replay.histogram import percentile, upper_end
 from highmem.trace.schema import Account
 
+if TYPE_CHECKING:
+    from highmem.findings import Finding
+
 __all__ = ["CallerStats", "CpuStats", "HeldWindow", "PermanentStats", "TaskStats", "Verdict"]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class CallerStats:
     """What one caller of the map functions did.  Times are nanoseconds."""
 
@@ -51,7 +53,7 @@ class CallerStats:
         return row
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class CpuStats:
     """What happened on one CPU."""
 
@@ -62,7 +64,7 @@ class CpuStats:
     """The most windows that were open at once on this CPU, by one task in the local era."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class TaskStats:
     """What one task did."""
 
@@ -71,8 +73,7 @@ class TaskStats:
     deepest: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class HeldWindow:
+class HeldWindow(NamedTuple):
     """A window that was open when the recording ended (and no finding explains)."""
 
     address: int
@@ -84,7 +85,7 @@ class HeldWindow:
     open_for_ns: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class PermanentStats:
     """The permanent windows, as far as the recording shows them."""
 
@@ -101,7 +102,7 @@ class PermanentStats:
     in_use_at_end: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Verdict:
     """The result of replaying one recording."""
 
@@ -168,7 +169,7 @@ class Verdict:
                 "events": account.events,
                 "passed_over": account.passed_over,
                 "rejected": account.rejected,
-                "rejections": [dataclasses.asdict(r) for r in account.rejections],
+                "rejections": [r._asdict() for r in account.rejections],
                 "lost": account.lost,
                 "truncated": account.truncated,
                 "notes": list(account.notes),
@@ -205,6 +206,6 @@ class Verdict:
                 for bucket, count in sorted(self.holds.items())
             ],
             "permanent": dataclasses.asdict(self.permanent),
-            "held_at_end": [dataclasses.asdict(h) for h in self.held],
+            "held_at_end": [h._asdict() for h in self.held],
             "findings": [found.to_dict() for found in self.findings],
         }

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from highmem.trace.probes import DEFAULT_PROBES, Probe, ProbeTable, load_probes
-from highmem.trace.reader import COMPILED, read_trace
+from highmem.trace.reader import is_compiled, read_trace
 
-__all__ = ["COMPILED", "DEFAULT_PROBES", "Probe", "ProbeTable", "load_probes", "read_trace"]
+__all__ = ["DEFAULT_PROBES", "Probe", "ProbeTable", "is_compiled", "load_probes", "read_trace"]

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Literal
 
 __all__ = ["CODES", "Pool", "sparse", "zeros"]
 
-CODES: dict[str, Literal["q", "Q", "i", "I", "h", "B"]] = {
+_Code = Literal["q", "Q", "i", "I", "h", "B"]
+CODES: dict[str, _Code] = {
     "int64": "q",
     "uint64": "Q",
     "int32": "i",
@@ -22,6 +24,9 @@ CODES: dict[str, Literal["q", "Q", "i", "I", "h", "B"]] = {
 }
 """numpy's names of types and the letters that memoryview has for them."""
 _SIZES = {"q": 8, "Q": 8, "i": 4, "I": 4, "h": 2, "B": 1}
+_MUCH = 1 << 23
+_LINE = 64
+"""Columns lie a cache line apart from where they would alias each other."""
 
 
 def zeros(length: int, dtype: str) -> memoryview:
@@ -40,26 +45,47 @@ class Pool:
     """Columns for one batch after another; memory that nobody looks at any more is used again,
     with whatever is in it."""
 
-    __slots__ = ("_dtypes", "_length", "_made")
+    __slots__ = ("_made", "_places", "_size", "_spare")
 
     def __init__(self, dtypes: Mapping[str, str], length: int) -> None:
-        self._dtypes = dtypes
-        self._length = length
-        self._made: list[dict[str, bytearray]] = []
+        self._places: dict[str, tuple[slice, _Code]] = dict.fromkeys(dtypes, (slice(0), "B"))
+        codes = {name: CODES[dtype] for name, dtype in dtypes.items()}
+        at = 0
+        for name in sorted(codes, key=lambda name: -_SIZES[codes[name]]):  # so all are aligned
+            end = at + length * _SIZES[codes[name]]
+            self._places[name] = slice(at, end), codes[name]
+            at = -(-end // _LINE) * _LINE + _LINE
+        self._size = at
+        self._made: list[bytearray] = []
+        self._spare = memoryview(b"")
 
     def take(self) -> dict[str, memoryview]:
         """Columns of the length that was given."""
         for made in self._made:
-            if not any(map(_looked_at, made.values())):
-                return self._views(made)
-        # The byte at the end is what _looked_at tries to take away.
-        made = {n: bytearray(self._length * _SIZES[CODES[t]] + 1) for n, t in self._dtypes.items()}
+            if not _looked_at(made):
+                return self._views(memoryview(made))
         if len(self._made) < 3:  # one is filled, one read, one on its way
-            self._made.append(made)
-        return self._views(made)
+            # The byte at the end is what _looked_at tries to take away.
+            self._made.append(bytearray(self._size + 1))
+            return self._views(memoryview(self._made[-1]))
+        if len(self._spare) < self._size:
+            self._spare = memoryview(_huge_pages(max(_MUCH, self._size)))
+        whole, self._spare = self._spare[: self._size], self._spare[self._size :]
+        return self._views(whole)
 
-    def _views(self, made: Mapping[str, bytearray]) -> dict[str, memoryview]:
-        return {n: memoryview(made[n])[:-1].cast(CODES[t]) for n, t in self._dtypes.items()}
+    def _views(self, whole: memoryview) -> dict[str, memoryview]:
+        return {name: whole[place].cast(code) for name, (place, code) in self._places.items()}
+
+
+def _huge_pages(size: int) -> mmap.mmap | bytearray:
+    """*size* zeros for somebody who holds a lot: a fault for each 4 KiB of it would cost as much
+    as to read it, so Linux is asked for pages of 2 MiB."""
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return bytearray(size)
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without them
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
 
 
 def _looked_at(memory: bytearray) -> bool:

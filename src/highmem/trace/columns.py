@@ -11,10 +11,7 @@ from typing import NamedTuple
 
 from .schema import Argument, Batch, Function, Kind, Strings
 
-__all__ = ["BATCH_LENGTH", "BatchBuilder", "Shape", "Task"]
-
-BATCH_LENGTH = 16384
-"""Events after which a batch is handed on."""
+__all__ = ["BatchBuilder", "Shape", "Task"]
 
 _TABLE_LIMIT = 16384
 # Tables of more rows than this are forgotten between batches, so that a recording in which

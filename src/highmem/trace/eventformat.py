@@ -20,7 +20,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from highmem.errors import InputError
 
@@ -37,16 +37,16 @@ __all__ = [
 
 _HEAD = re.compile(rb"\s{0,8}name: {0,8}([^\s:]{1,200})\s{1,8}ID: {0,8}([0-9]{1,9})\b")
 _NUMBER = re.compile(rb"\s{0,8}(offset|size|signed):([0-9]{1,9})")
-_FLAG = re.compile(rb'\{ {0,8}(0x[0-9a-fA-F]{1,8}|[0-9]{1,9}) {0,8}, {0,8}"([^"]{1,8})" {0,8}\}')
-_PLUS = re.compile(rb'"R",? {0,8}, {0,8}REC->prev_state &([-0-9a-fA-Fx()|+<> ]{1,800})\? {0,8}"\+"')
+# Compiled when first used: few recordings have task switches.
+_FLAG = rb'\{ {0,8}(0x[0-9a-fA-F]{1,8}|[0-9]{1,9}) {0,8}, {0,8}"([^"]{1,8})" {0,8}\}'
+_PLUS = rb'"R",? {0,8}, {0,8}REC->prev_state &([-0-9a-fA-Fx()|+<> ]{1,800})\? {0,8}"\+"'
 _FORMAT_LIMIT = 1 << 18  # longer ones are not formats; syscalls and ext4 stay below 16 KiB
 _FIELDS_LIMIT = 1000
 _COUNTS_DEPTH = 64  # of brackets
 _NUMBER_SIZES = (1, 2, 4, 8)
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """Where a field lies in a record: bytes from its start."""
 
     name: str
@@ -62,8 +62,7 @@ class Field:
         return self.offset + self.size
 
 
-@dataclass(frozen=True, slots=True)
-class EventFormat:
+class EventFormat(NamedTuple):
     """One event: its name, its number in records, its fields in order."""
 
     name: str
@@ -73,8 +72,7 @@ class EventFormat:
     """What follows ``print fmt:``."""
 
 
-@dataclass(frozen=True, slots=True)
-class PageLayout:
+class PageLayout(NamedTuple):
     """How a sub-buffer begins (``events/header_page``): offsets and sizes in bytes."""
 
     time_at: int
@@ -170,7 +168,7 @@ def state_namer(printed: bytes) -> Callable[[int], str]:
     """
     found = [(int(value, 0), text.decode("utf-8", "replace")) for value, text in _flags(printed)]
     flags = found or list(_STATES)
-    match = _PLUS.search(printed[:_FORMAT_LIMIT])
+    match = re.search(_PLUS, printed[:_FORMAT_LIMIT]) if printed else None
     plus = _value(match[1].decode("ascii")) if match else None
     if plus is None:
         plus = 0 if found else 256
@@ -184,7 +182,7 @@ def state_namer(printed: bytes) -> Callable[[int], str]:
 
 def _flags(printed: bytes) -> list[tuple[bytes, bytes]]:
     start = printed[:_FORMAT_LIMIT].find(b"__print_flags(REC->prev_state")
-    pairs = _FLAG.findall(printed[:_FORMAT_LIMIT], start) if start >= 0 else []
+    pairs = re.findall(_FLAG, printed[start:_FORMAT_LIMIT]) if start >= 0 else []
     return [pair for pair in pairs if not (pair[0][:1] == b"0" and pair[0][1:].isdigit())][:64]
 
 

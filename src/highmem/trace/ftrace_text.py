@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from highmem.errors import InputError, UsageError
 
 from . import ftrace_line as grammar
-from .columns import BATCH_LENGTH, BatchBuilder, Shape, Task
+from .columns import BatchBuilder, Shape, Task
 from .lines import MAX_LINE, Lines
 from .printable import printable
 from .probes import DEFAULT_PROBES, Probe, ProbeTable
-from .schema import Account, Argument, Batch, Kind, Rejection, Strings
+from .schema import BATCH_LENGTH, Account, Argument, Batch, Kind, Rejection, Strings
 from .source import ByteSource
 
 __all__ = ["PID_MAX", "FtraceText"]

@@ -24,9 +24,8 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from highmem.errors import InputError
 
@@ -78,8 +77,7 @@ _ARGUMENTS = {"page": Argument.PAGE, "pfn": Argument.PFN, "address": Argument.AD
 _BASES = {"auto": 0, "dec": 10, "hex": 16}
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(NamedTuple):
     """What an event says, and under which names its fields go."""
 
     function: Function

@@ -8,17 +8,13 @@ import re
 from highmem.compiled import interpreted
 from highmem.errors import InputError
 
-from . import _text
 from .probes import ProbeTable
 from .schema import TraceSource
 from .source import ByteSource, binary_kind, open_source
 
-__all__ = ["COMPILED", "read_trace"]
+__all__ = ["is_compiled", "read_trace"]
 
-COMPILED: bool = _text.COMPILED and not interpreted()
-"""Whether text is read by the compiled scanner; without it the pure reader is faster."""
-
-_PERF = re.compile(
+_PERF = (
     rb"\A# ={8}\n|\.[0-9]{6,20}: +(?:[0-9]{1,19} +)?(?:[\w.-]{1,64}:[\w.-]{1,64}: |PERF_RECORD_)"
 )
 """What perf script may have printed: its header, an event with its group, a record."""
@@ -47,13 +43,20 @@ def read_trace(path: str | os.PathLike[str], *, probes: ProbeTable | None = None
     except InputError:
         source.close()
         raise
-    if COMPILED:
+    if is_compiled():
         from .ftrace_fast import FastFtraceText
 
         return FastFtraceText(source, probes)
     from .ftrace_text import FtraceText
 
     return FtraceText(source, probes)
+
+
+def is_compiled() -> bool:
+    """Whether text is read by the compiled scanner; without it the pure reader is faster."""
+    from . import _text
+
+    return _text.COMPILED and not interpreted()
 
 
 def _other_format(source: ByteSource, path: str, probes: ProbeTable | None) -> TraceSource | None:
@@ -66,7 +69,7 @@ def _other_format(source: ByteSource, path: str, probes: ProbeTable | None) -> T
         from .bpftrace import Bpftrace, is_bpftrace
 
         return Bpftrace(source, probes) if is_bpftrace(source.head) else None
-    if _PERF.search(source.head):
+    if re.search(_PERF, source.head):
         from .perfscript import PerfScript, is_perf_script
 
         return PerfScript(source, probes) if is_perf_script(source.head) else None

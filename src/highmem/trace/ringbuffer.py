@@ -12,17 +12,17 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from highmem.compiled import load
 from highmem.errors import InputError, UsageError
 
 from .buffers import Pool, sparse, zeros
-from .columns import BATCH_LENGTH
 from .eventformat import EventFormat, Field, PageLayout, event_head, parse_format, state_namer
 from .printable import printable
 from .probes import DEFAULT_PROBES, Probe, ProbeTable
 from .schema import (
+    BATCH_LENGTH,
     COLUMNS,
     FLAG_HARDIRQ,
     FLAG_IRQS_OFF,
@@ -89,8 +89,7 @@ class Stream(Protocol):
         it breaks off, none at the end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Clock:
+class Clock(NamedTuple):
     """How the times of records become nanoseconds: ``(time * mult >> shift) + offset``."""
 
     mult: int = 0
@@ -119,7 +118,7 @@ class Clock:
             nanoseconds += self.offset
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class RingRecording:
     """Everything that a container says about its ring buffers."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .buffers import zeros
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 __all__ = [
+    "BATCH_LENGTH",
     "COLUMNS",
     "FLAG_HARDIRQ",
     "FLAG_IRQS_OFF",
@@ -162,6 +163,9 @@ return event without the offset's size (``copy_page_range+0x1bf``), ``km_type`` 
 there is none, ``next_*`` and ``state`` those of SWITCH events; string columns are -1
 where there is no text."""
 
+BATCH_LENGTH = 16384
+"""Events after which a reader hands a batch on."""
+
 
 class Strings:
     """Text that repeats, each kept once and known by its number from 0 on."""
@@ -249,8 +253,7 @@ class Batch:
         return Batch(**columns, strings=self.strings)
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
+class Rejection(NamedTuple):
     """A line (or record) that could not be read, and why."""
 
     line: int

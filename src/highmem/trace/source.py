@@ -6,10 +6,8 @@ compressed and renamed reads as well as any other.
 
 from __future__ import annotations
 
-import lzma
 import os
 import sys
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain
@@ -187,16 +185,20 @@ class _Format(NamedTuple):
 
 
 def _gzip() -> _Format:
+    import zlib  # here and below, so that plain recordings wait for none of them
+
     return _Format("gzip", lambda: zlib.decompressobj(wbits=31), zlib.error)
 
 
 def _xz() -> _Format:
+    import lzma
+
     new = partial(lzma.LZMADecompressor, format=lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
     return _Format("xz", new, lzma.LZMAError)
 
 
 def _zstd() -> _Format:
-    import zstandard  # here, so that plain recordings do not wait for it
+    import zstandard
 
     inner = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
     return _Format("zstd", inner.decompressobj, zstandard.ZstdError)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import zlib
 from collections.abc import Callable
 from typing import Literal, Protocol
 
@@ -20,7 +19,7 @@ _CHUNK_LIMIT = 1 << 26
 _SPOOL_LIMIT = 1 << 36
 _STRING_LIMIT = 4096
 _WINDOW = 1 << 23  # what `zstd -19` needs; trace-cmd compresses by 40 KiB
-_PIECE = 1 << 20
+_PIECE = 1 << 22
 
 
 class BrokenError(Exception):
@@ -179,13 +178,16 @@ class _Zlib:
     """One zlib stream, read in pieces."""
 
     def __init__(self, data: bytes) -> None:
+        import zlib  # here, so that other recordings do not wait for it
+
         self._data = data
         self._inner = zlib.decompressobj()
+        self._error = zlib.error
 
     def read(self, size: int, /) -> bytes:
         try:
             piece = self._inner.decompress(self._data, size)
-        except zlib.error as error:
+        except self._error as error:
             raise BrokenError(str(error)) from None
         self._data = self._inner.unconsumed_tail
         return piece

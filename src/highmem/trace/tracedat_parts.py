@@ -30,7 +30,7 @@ _TIME_SHIFT = 12
 _TSC2NSEC = 14
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Parts:
     """What a header says, as it is read."""
 

@@ -95,7 +95,7 @@ def fit_profile(profile: Profile, measured: Measured) -> tuple[Profile, tuple[st
             changes |= {"pge": pge, "pti": pti}
             why = "no global pages" if not pge else f"page-table isolation {'on' if pti else 'off'}"
             notes.append(f"{why}: __default_kernel_pte_mask")
-    fitted = replace(profile, **changes) if changes else profile  # type: ignore[arg-type]
+    fitted = profile.but(**changes) if changes else profile
     if measured.window_bounds is not None:
         fitted, note = _fit_windows(fitted, *measured.window_bounds)
         notes.append(note)
@@ -111,14 +111,14 @@ def _fit_windows(profile: Profile, begin: int, end: int) -> tuple[Profile, str]:
     total = end - begin + 1
     geometries: list[Geometry] = [profile.geometry]
     if profile.geometry.ohci1394 == "none":
-        geometries.append(replace(profile.geometry, ohci1394="before-apic"))
+        geometries.append(profile.geometry.but(ohci1394="before-apic"))
     for debug in (profile.debug_highmem, not profile.debug_highmem):
         for geometry in geometries:
-            tried = replace(profile, debug_highmem=debug, geometry=geometry)
+            tried = profile.but(debug_highmem=debug, geometry=geometry)
             count, rest = divmod(total, tried.windows_per_cpu)
             if rest or not 1 <= count <= 4096:
                 continue
-            tried = replace(tried, nr_cpus=count)
+            tried = tried.but(nr_cpus=count)
             fixed = tried.layout(1 << 30)
             if (begin, end) == (fixed.FIX_KMAP_BEGIN, fixed.FIX_KMAP_END):
                 return tried, f"{found}: NR_CPUS {count}, {tried.windows_per_cpu} windows per CPU"
@@ -175,12 +175,12 @@ def _fitted(
     if measured.high_memory is not None:
         low, how = (measured.high_memory - evidence.page_offset) >> 12, "high_memory"
     top = max(measured.max_mapnr or ram_end >> 12, low)
-    geometry = replace(profile.geometry, page_offset=evidence.page_offset)
+    geometry = profile.geometry.but(page_offset=evidence.page_offset)
     if evidence.page_offset != profile.geometry.page_offset:
         notes.append(f"PAGE_OFFSET {evidence.page_offset:#x}: the direct mapping begins there")
     if measured.fixaddr_top is not None and measured.fixaddr_top != geometry.fixaddr_top:
         reserve = (1 << 32) - 4096 - measured.fixaddr_top
-        geometry = replace(geometry, reservetop_param=reserve)
+        geometry = geometry.but(reservetop_param=reserve)
         notes.append(f"FIXADDR_TOP {measured.fixaddr_top:#x}: reservetop={reserve:#x} was given")
     layout = _layout(profile, geometry, top)
     if layout.max_low_pfn != low:
@@ -211,14 +211,14 @@ def _fit_low(layout: Layout, geometry: Geometry, low: int, top: int) -> tuple[Ge
     """The boot parameter that ends low memory at frame *low* with RAM up to frame *top*."""
     if top <= layout.MAXMEM >> 12:
         size = (top - low) << 12
-        return replace(geometry, highmem_param=size), f"highmem={size >> 10}K was given"
+        return geometry.but(highmem_param=size), f"highmem={size >> 10}K was given"
     # What vmalloc gets is what low memory leaves, the hole between them included.
     reserve = layout.VMALLOC_END - geometry.page_offset - (low << 12)
     if geometry.vmalloc_rule == "below-vmalloc-end":
         reserve -= geometry.vmalloc_offset
     if not 0 < reserve < 1 << 31:
         return geometry, "no vmalloc= explains where low memory ends"
-    return replace(geometry, vmalloc_param=reserve), f"vmalloc={reserve >> 10}K was given"
+    return geometry.but(vmalloc_param=reserve), f"vmalloc={reserve >> 10}K was given"
 
 
 def moved_symbols(
