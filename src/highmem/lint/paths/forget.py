@@ -130,12 +130,17 @@ class Forgetting:
 
     @cython.cfunc
     def _shown(self, windows: dict[Any, Any]) -> Any:
-        """Pages that a window shows, or that an unmap may name again."""
-        return {
-            window.what
-            for window in windows.values()
-            if window.status != "closed" or window.family not in self.unasked
-        }
+        """Pages that a window shows, or that an unmap may name again; and the structs that hold
+        them, through which others may come to them."""
+        shown: set[Any] = set()
+        what: tuple[Any, ...]
+        for window in windows.values():
+            if window.status != "closed" or window.family not in self.unasked:
+                what = window.what
+                shown.add(what)
+                if what[0] == "fld" and what[1][0] == "deref":
+                    shown.add(what[1][1])
+        return shown
 
     @cython.ccall
     def windows(self, state: Any) -> None:

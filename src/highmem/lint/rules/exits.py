@@ -181,9 +181,23 @@ class Exits(Windows):
         if self._in_array(window, state):
             # Some loop unmaps what this loop mapped; whether all of it cannot be told.
             sure = Confidence.POSSIBLE
+        if self._handed_out(window, state):
+            sure = Confidence.POSSIBLE
         held = " (it was mapped again in a loop)" if window.id[1] else ""
         what = f"{self.named(window, state)} is not unmapped when the function returns{held}"
         self.report("leaked-window", span, what, sure, state, window)
+
+    def _handed_out(self, window: Window, state: State) -> bool:
+        """Whether the caller gets the struct whose page this is, or a callee keeps the window
+        in what came from outside: then others may unmap it."""
+        page = window.what
+        if window.call not in self.table.opens and self._from_outside(page):
+            return True
+        if page[0] != "fld" or page[1][0] != "deref":
+            return False
+        owner = page[1][1]
+        places = [place for place, value in state.env.items() if value == owner]
+        return any(place[0] != "tmp" and self.outside(place) for place in places)
 
     def _in_array(self, window: Window, state: State) -> bool:
         loops = set(self.loops_of(window.id[0]))
