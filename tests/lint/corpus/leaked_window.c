@@ -382,3 +382,46 @@ static size_t stride_copy(struct page **pages, u8 *to, size_t len)
 	}
 	return done;
 }
+
+static int ledger_entry_get(struct ledger *ledger, u64 nr, struct ledger_entry **entry,
+			    struct buffer_head **bhp)
+{
+	struct buffer_head *bh;
+	void *base;
+	int err;
+
+	err = ledger_entry_block(ledger, nr, &bh);
+	if (err)
+		return err;
+	base = kmap(bh->b_page);
+	if (ledger_entry_is_blank(base, nr)) {
+		kunmap(bh->b_page);
+		brelse(bh);
+		return -ENOENT;
+	}
+	if (entry)
+		*entry = ledger_entry_of(base, nr);
+	*bhp = bh;
+	trace_ledger(nr);
+	return 0;
+}
+
+static void shuttle_map_next(struct shuttle *sh)
+{
+	struct page *next = nth_page(sh->cargo.page, 1);
+
+	sh->second = kmap(next);
+	sh->spans = true;
+}
+
+static void shuttle_step(struct shuttle *sh)
+{
+	if (sh->left) {
+		shuttle_map_next(sh);
+		return;
+	}
+	if (sh->spans)
+		kunmap(nth_page(sh->cargo.page, 1));
+	if (sh->cargo.page)
+		kunmap(sh->cargo.page);
+}

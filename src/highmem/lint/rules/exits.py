@@ -191,7 +191,7 @@ class Exits(Windows):
         """Whether the caller gets the struct whose page this is, or a callee keeps the window
         in what came from outside: then others may unmap it."""
         page = window.what
-        if window.call not in self.table.opens and self._from_outside(page):
+        if window.guarded and window.call not in self.table.opens and self._from_outside(page):
             return True
         if page[0] != "fld" or page[1][0] != "deref":
             return False
