@@ -56,6 +56,8 @@ def test_no_byte_moves(text: str) -> None:
         "DB(QUEUE,\n  print(x))\n\n  p->x = 0;",
         "iterate(i, n, base, len, off,\n  copy(base, len),\n  copy(base, len)\n)\n\n return n;",
         "if (x)\n  TRACE(y)\n",
+        "n = offsetof(struct meta, compute[ring->idx].area);",
+        "n = offsetof(struct meta, plain);",
     ],
 )
 def test_kernel_c_parses_without_an_error(statement: str) -> None:

@@ -425,3 +425,27 @@ static void shuttle_step(struct shuttle *sh)
 	if (sh->cargo.page)
 		kunmap(sh->cargo.page);
 }
+
+static void ferry_unload(struct kvec *vec, unsigned long mapped, int count)
+{
+	int i;
+
+	for (i = count - 1; i >= 0; i--) {
+		unsigned long at = (unsigned long)vec[i].iov_base;
+
+		if (mapped & BIT(i))
+			kunmap_local((void *)(at & PAGE_MASK));
+	}
+}
+
+static int ferry_cross(struct ferry *ferry, struct page *head, struct page *tail, int from)
+{
+	struct kvec vec[2];
+	int err;
+
+	vec[0].iov_base = kmap_local_page(head) + from;
+	vec[1].iov_base = kmap_local_page(tail);
+	err = ferry_row(ferry, vec, 2);
+	ferry_unload(vec, 3, 2);
+	return err;
+}

@@ -111,6 +111,8 @@ class Context:
         self.asked: set[str] = set()
         """Unknown functions called where nothing may sleep."""
         self.closed_sites: set[int] = set()
+        self.may_close: set[tuple[Value, str]] = set()
+        """Addresses or pages from outside that some path may unmap, with the family."""
         self.against: dict[int, dict[str, None]] = {}
         """Calls to map and what speaks against converting them."""
         self.names = Names(graph.types)

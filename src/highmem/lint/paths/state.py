@@ -87,12 +87,12 @@ class State:
 
     ``env``: places to what they hold.  ``windows``: by their ids.  ``order``: open windows of
     families that nest, the top one last.  ``facts``: value to lowest, highest, and whether it is
-    known not to be 0; ``("p", a, b)`` to a mask of what may hold between two values: 1 less,
-    2 equal, 4 greater.  ``locks``: offsets of the calls that took them.  ``trail``: the path so
-    far.  ``closes``, ``maybe_closes``: addresses or pages from outside that were unmapped, with
-    the family.  ``foreign``: unmaps of something from outside while a window of that family was
-    open: span, family.  ``merged``: knowledge was dropped for the budget.  ``mapped``: a window
-    was opened at some time; where none was, no value has one in it.
+    known not to be 0; ``("p", a, b)`` to a mask of what may hold between two values: 1 less, 2
+    equal, 4 greater.  ``locks``: offsets of the calls that took them.  ``trail``: the path so
+    far.  ``closes``: addresses or pages from outside that were unmapped, with the family.
+    ``foreign``: unmaps of something from outside while a window of that family was open: span,
+    family.  ``merged``: knowledge was dropped for the budget.  ``mapped``: a window was opened at
+    some time; where none was, no value has one in it.
     """
 
     env = cython.declare(dict, visibility="public")
@@ -102,7 +102,6 @@ class State:
     locks = cython.declare(tuple, visibility="public")
     trail = cython.declare(object, visibility="public")
     closes = cython.declare(frozenset, visibility="public")
-    maybe_closes = cython.declare(frozenset, visibility="public")
     foreign = cython.declare(tuple, visibility="public")
     merged = cython.declare(cython.bint, visibility="public")
     mapped = cython.declare(cython.bint, visibility="public")
@@ -117,15 +116,15 @@ class State:
         self.env, self.windows, self.order, self.facts = env, windows, order, facts
         self.locks, self.foreign = (), ()
         self.trail = None
-        self.closes = self.maybe_closes = _NONE
+        self.closes = _NONE
         self.merged = self.mapped = False
 
     def copy(self) -> State:
         """A state that can be changed apart."""
         new: State = State(self.env.copy(), self.windows.copy(), self.order, self.facts.copy())
         new.locks, new.trail = self.locks, self.trail
-        new.closes, new.maybe_closes = self.closes, self.maybe_closes
-        new.foreign, new.merged, new.mapped = self.foreign, self.merged, self.mapped
+        new.closes, new.foreign = self.closes, self.foreign
+        new.merged, new.mapped = self.merged, self.mapped
         return new
 
     def note(self, offset: int, text: str, end: int = 0) -> None:

@@ -337,15 +337,16 @@ class Calls(Exits, Accesses, PageAddresses, Atomic):
             for w in state.windows.values()
             if (w.what == value if by_page else w.id == window_of(value))
         ]
-        for window in state.open_windows():
-            if window.family == family and not always and _array(window.what) == _array(value):
-                held.append(window)
+        if not always:
+            held += self._elements(template, value, family, given, state)
         if not held:
             if by_page and always and self._fresh(value):
                 self.close_page(state, instr, value, ("any", 0), close)
             elif self.from_parameter(value):
-                kind = "closes" if always else "maybe_closes"
-                setattr(state, kind, getattr(state, kind) | {(value, family)})
+                if always:
+                    state.closes |= {(value, family)}
+                else:
+                    self.may_close.add((value, family))
             else:
                 self._given_up(state, instr, close, value)
         elif not always:
@@ -356,6 +357,23 @@ class Calls(Exits, Accesses, PageAddresses, Atomic):
             self.close_page(state, instr, value, ("any", 0), close)
         else:
             self.close_address(state, instr, value, ("any", 0), close)
+
+    def _elements(
+        self, template: Value, value: Value, family: str, given: dict[str, Value], state: State
+    ) -> list[Window]:
+        """Open windows of pages, or in places, in the array of which the callee unmaps some."""
+        same = [window for window in state.open_windows() if window.family == family]
+        if self.table.families[family].by != "address":
+            return [window for window in same if _array(window.what) == _array(value)]
+        place = _outermost(template)
+        if place[0] != "deref":
+            return []
+        array = _array(resolve_place(place, given, _content(state)))
+        return [
+            window
+            for window in same
+            if any(_array(_outermost(place)) == array for place in state.holders(window.id))
+        ]
 
     def _open_for(
         self, summary: Summary, instr: Instr, place: Value, page: Value, family: str, when: str,
@@ -486,6 +504,13 @@ def _array(page: Value) -> Value:
     while pointer[0] == "bin":
         pointer = pointer[2]
     return pointer
+
+
+def _outermost(place: Value) -> Value:
+    """The struct, or the element, that a member is in."""
+    while place[0] == "fld":
+        place = place[1]
+    return place
 
 
 def _around(place: Value) -> set[Value]:

@@ -28,7 +28,6 @@ class End:
     """It returns 0."""
     opened: frozenset[tuple[Value, Value, str]]
     closed: frozenset[tuple[Value, str]]
-    maybe: frozenset[tuple[Value, str]]
 
 
 class Exits(Windows):
@@ -60,7 +59,6 @@ class Exits(Windows):
                 value == ZERO,
                 frozenset(opened),
                 frozenset(one for one in state.closes if self._portable(one[0])),
-                frozenset(one for one in state.maybe_closes if self._portable(one[0])),
             )
         )
 
@@ -232,8 +230,8 @@ class Exits(Windows):
     def _closes(self) -> tuple[tuple[Value, str, bool], ...]:
         every = Counter(one for end in self.ends for one in end.closed)
         found = {one: count == len(self.ends) for one, count in every.items()}
-        for end in self.ends:
-            for one in end.maybe:
+        for one in self.may_close:
+            if self._portable(one[0]):
                 found.setdefault(one, False)
         return tuple(sorted(((*one, always) for one, always in found.items()), key=repr))
 

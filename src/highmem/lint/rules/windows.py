@@ -232,11 +232,16 @@ class Windows(Guards, Deprecated):
 
     def _unknown(self, state: State, instr: Instr, value: Value, close: Close) -> None:
         by_address = self.table.families[close.family].by == "address"
+        if value[0] == "bin" and value[1] == "&":
+            value = value[2]
         if (value, close.family) in state.closes and not _looped(value):
             what = f"{close.name}() of {self.say(value)}, which was unmapped on this path already"
             span = (instr.start, instr.end)
             self.report("double-unmap", span, what, Confidence.LIKELY, state)
         if not self.from_parameter(value):
+            element = self._element(value)
+            if element:
+                self.may_close.add((element, close.family))
             self._given_up(state, instr, close, value if not by_address else ())
             return
         by_page = self.table.families[close.family].by == "page"
@@ -247,6 +252,17 @@ class Windows(Guards, Deprecated):
         state.closes |= {(value, close.family)}
         if any(self.matching(window, close) for window in state.open_windows()):
             state.foreign = (*state.foreign, (instr.start, instr.end, close.family))[-4:]
+
+    def _element(self, value: Value) -> Value:
+        """An element of an array that came with the parameters, whichever it is, as the first."""
+        if value[0] == "fld":
+            inner = self._element(value[1])
+            return ("fld", inner, value[2]) if inner else ()
+        if value[0] != "deref" or value[1][0] != "bin" or value[1][1] != "+":
+            return ()
+        array: Value = value[1][2]
+        first: Value = ("deref", ("bin", "+", array, ("n", 0)))
+        return first if self.from_parameter(array) else ()
 
     # By page.
 

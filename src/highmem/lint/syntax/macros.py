@@ -47,6 +47,8 @@ _BARE_OPERATOR = re.compile(r",(\s*)([=!]=|[<>]=?)(?=\s*,)")
 _STATEMENT = re.compile(r"([A-Z][A-Z0-9_]*)\s*\((?=[^()\"]*;|\s*(?:if|for|while|do|switch)\b)")
 _LINE_END = re.compile(r"\)[ \t]*\n\s*(?=[A-Za-z_}]|\*\w)")
 _BLANK = re.compile(r"[^\S\n]")
+# The grammar knows offsetof() of a plain member only; the last letter makes it any call.
+_OFFSET = re.compile(r"offseto(?<!\woffseto)f(?=\s*\([^(),]*,[^(),]*[\[.])")
 _WORD = re.compile(r"\w")
 _NO_LINE_END = re.compile(r"[^\n]")
 _LONGEST_CALL = 600
@@ -76,6 +78,8 @@ def prepare(text: str) -> tuple[str, dict[int, LoopMacro]]:
         text = _assembler(text)
     if "..." in text:
         text = _RANGE.sub(lambda found: found.group().replace("...", " | "), text)
+    if "offsetof" in text:
+        text = _OFFSET.sub("offsetoF", text)
     if "static" in text:
         text = _STATIC.sub(_blank, text)
     text = _in_strings(text)
