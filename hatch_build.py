@@ -38,6 +38,7 @@ COMPILED = (
     "src/highmem/lint/syntax/liveness.py",
     "src/highmem/replay/_engine.py",
     "src/highmem/replay/_evidence.py",
+    "src/highmem/replay/_permanent.py",
     "src/highmem/trace/_ring.py",
     "src/highmem/trace/_symbols.py",
     "src/highmem/trace/_text.py",

@@ -37,7 +37,7 @@ def _same(thing: T) -> T:
     return thing
 
 
-cfunc = ccall = cclass = inline = nogil = final = _same
+cfunc = ccall = cclass = inline = nogil = final = likely = unlikely = _same
 
 
 def _with_arguments(*_: object, **__: object) -> Callable[[T], T]:

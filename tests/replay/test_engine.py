@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from highmem.compiled import load_source
-from highmem.kernel.profile import Profile, load_profile, make_profile
+from highmem.kernel.profile import Era, Profile, load_profile, make_profile
 from highmem.replay import _engine
 from highmem.replay.mappings import Mappings
 from highmem.replay.reference import Reference
 from highmem.replay.verdict import Verdict
 from highmem.trace import read_trace
-from highmem.trace.schema import Account, Batch, Strings
-from support.streams import RAM, Maker
+from highmem.trace.schema import Account, Argument, Batch, Function, Kind, Strings
+from support.streams import MEM_MAP, RAM, Kmaps, Maker
 from support.trace_reading import read_bytes
 
 SAMPLES = [
@@ -29,6 +29,7 @@ SAMPLES = [
 PROFILES: list[Profile] = [
     load_profile("debian-5.10-686"),
     load_profile("debian-6.1-686"),
+    load_profile("debian-5.10-686-pae"),
     make_profile("S1", debug_highmem=True, nr_cpus=4, nx=False),
     make_profile("S4", nr_cpus=4, nx=False, features={"km_types": 13}),
     make_profile("L0", debug_kmap_local=True, nr_cpus=4, nx=False),
@@ -43,6 +44,10 @@ WAYS = [
     ),
     pytest.param(INTERPRETED, id="interpreted"),
 ]
+
+
+JUDGED: Counter[str] = Counter()
+"""Events of permanent windows, by who judged them."""
 
 
 class Rows:
@@ -64,10 +69,13 @@ def judge(
     verdict = Verdict("stream", "test", profile, "given", Account())
     sink = Rows()
     reference = Reference(profile, RAM, strings, verdict, [sink] if watched else None)
-    judging = reference if engine is None else engine.Engine(reference)
+    judging: Any = reference if engine is None else engine.Engine(reference)
     for batch in batches:
         judging.feed(batch)
     judging.finish()
+    if engine is not None:
+        JUDGED["engine"] += judging.kmaps.judged
+        JUDGED["all"] += 2 * verdict.permanent.maps + verdict.permanent.unmaps
     return verdict.to_dict(), sink.rows
 
 
@@ -124,6 +132,29 @@ def test_the_random_streams_reach_every_rule_and_every_reason() -> None:
 
 
 @pytest.mark.parametrize("engine", WAYS)
+def test_most_events_of_permanent_windows_are_not_the_reference_s(engine: ModuleType) -> None:
+    JUDGED.clear()
+    met: Counter[object] = Counter()
+    for seed in range(700, 760):
+        profile = PROFILES[seed % len(PROFILES)]
+        maker = Maker(profile, seed, faults=0.0 if seed % 2 else 0.02)
+        batches = maker.batches(300, 100)
+        expected = judge(None, profile, batches, maker.stream.strings)
+        assert judge(engine, profile, batches, maker.stream.strings) == expected, f"seed {seed}"
+        kmaps, stats = maker.kmaps, expected[0]["permanent"]
+        if profile.era is Era.TYPED or kmaps is None:
+            continue
+        met["reused"] += stats["reused"]
+        met["flushes"] += stats["flushes"]
+        met["held by two"] += max(kmaps.counts) > 2
+        met["wrapped"] += kmaps.wrapped
+        met["size", stats["size"]] += 1
+    assert all(met[name] > 5 for name in ("reused", "flushes", "held by two", "wrapped"))
+    assert all(met["size", size] for size in (512, 1024))
+    assert JUDGED["engine"] > 0.6 * JUDGED["all"] > 1000, JUDGED
+
+
+@pytest.mark.parametrize("engine", WAYS)
 @pytest.mark.parametrize("sample", SAMPLES)
 def test_real_recordings_get_the_reference_s_verdict(engine: ModuleType, sample: str) -> None:
     source = read_trace(sample)
@@ -133,6 +164,45 @@ def test_real_recordings_get_the_reference_s_verdict(engine: ModuleType, sample:
     assert judge(engine, profile, batches, source.strings) == expected
     assert judge(engine, profile, batches, source.strings, watched=False)[0] == expected[0]
     assert expected[0]["predictions"]["right"] > 1000
+
+
+@pytest.mark.parametrize("engine", WAYS)
+def test_a_kmap_that_finds_all_windows_in_use_is_judged_alike(engine: ModuleType) -> None:
+    profile = load_profile("debian-5.10-686-pae")
+    maker = Maker(profile, 1, faults=0.0)
+    kmaps, layout = Kmaps(maker.stream), maker.stream.layout
+    kmaps.last = 0
+    maker.map(0, 1, 0)
+    maker.close(0, 1, 0)
+    size = layout.geometry.sizeof_struct_page
+    pages = [MEM_MAP + (layout.highstart_pfn + n) * size for n in range(kmaps.size + 1)]
+    tasks: list[dict[str, Any]] = [{"cpu": 0, "pid": pid, "flags": 0} for pid in (1, 2)]
+    for page in pages[:-1]:
+        kmaps.event(tasks[0], Kind.MAP, Function.KMAP_HIGH, Argument.PAGE, page)
+        address = layout.pkmap_address(kmaps.window(page))
+        kmaps.back(tasks[0], [Function.KMAP_HIGH], address)
+    kmaps.event(tasks[1], Kind.MAP, Function.KMAP_HIGH, Argument.PAGE, pages[-1])
+    kmaps.counts[kmaps.pages[pages[7]]] -= 1
+    kmaps.event(tasks[0], Kind.UNMAP, Function.KUNMAP_HIGH, Argument.PAGE, pages[7])
+    address = layout.pkmap_address(kmaps.window(pages[-1]))
+    kmaps.back(tasks[1], [Function.KMAP_HIGH], address)
+    batches = maker.batches(0, 100)
+    JUDGED.clear()
+    expected = judge(None, profile, batches, maker.stream.strings)
+    assert judge(engine, profile, batches, maker.stream.strings) == expected
+    assert [found["rule"] for found in expected[0]["findings"]] == ["pool-exhausted"]
+    assert expected[0]["permanent"]["most_in_use"] == kmaps.size == 512
+    assert JUDGED["engine"] > 1000
+
+
+def test_two_pointers_are_two_pages_of_the_model() -> None:
+    profile, strings = load_profile("debian-5.10-686"), Strings()
+    verdict = Verdict("none", "test", profile, "given", Account())
+    reference = Reference(profile, RAM, strings, verdict, None)
+    size = reference.session.layout.geometry.sizeof_struct_page
+    early = reference.permanent.page(0xC0001000)  # its frame is not known
+    reference.session.memmap.learn(MEM_MAP, 0)
+    assert reference.permanent.page(MEM_MAP + early.pfn * size) != early
 
 
 def lines_of_one_call(number: int, page: int, pfn: int) -> str:

@@ -65,6 +65,89 @@ class Stream:
         return self.layout.window_address(cpu, slot)
 
 
+class Kmaps:
+    """The permanent windows of one random stream: users of each are counted as kernels count
+    them, from a window on that may be one of the last before the search begins anew."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream, self.rng = stream, stream.rng
+        self.size = stream.layout.LAST_PKMAP
+        self.counts = [0] * self.size
+        self.pages: dict[int, int] = {}
+        self.held: list[tuple[int, int]] = []
+        """Who (a pid) holds which page."""
+        self.last = self.rng.choice((0, self.size // 2, self.size - 6, self.size - 6))
+        self.wrapped = False
+        self.outer = self.rng.choice((0, 0, 1, 2))
+        """Whether kmap() shows: no, around kmap_high(), or alone."""
+        self.under_way: list[tuple[dict[str, Any], list[Function], int]] = []
+
+    def step(self, common: dict[str, Any], page: int, pfn: int) -> None:
+        """A kmap, the rest of one, or a kunmap."""
+        rng = self.rng
+        draw = rng.random()
+        waits = [one for one in self.under_way if one[0]["pid"] == common["pid"]]
+        if waits:
+            self.under_way.remove(waits[0])
+            self.back(common, *waits[0][1:])
+        elif draw < 0.02:
+            self.flush()
+            self.event(common, Kind.FLUSH, Function.KMAP_FLUSH_UNUSED, Argument.NONE, 0)
+        elif draw < 0.45 and self.held:
+            mine = [one for one in self.held if one[0] == common["pid"]]
+            holder = rng.choice(mine if mine and rng.random() < 0.8 else self.held)
+            self.held.remove(holder)
+            if holder[1] in self.pages:
+                self.counts[self.pages[holder[1]]] -= 1
+            function = Function.KUNMAP if self.outer == 2 else Function.KUNMAP_HIGH
+            self.event(common, Kind.UNMAP, function, Argument.PAGE, holder[1])
+        else:
+            self.enter(common, page, pfn)
+
+    def event(self, common: dict[str, Any], kind: Kind, function: Function,
+              argument: Argument, value: int, caller: int = -1) -> None:  # fmt: skip
+        self.stream.add(**common, kind=kind, function=function, argument=argument, value=value,
+                        caller=caller)  # fmt: skip
+
+    def enter(self, common: dict[str, Any], page: int, pfn: int) -> None:
+        layout = self.stream.layout
+        high = pfn >= layout.highstart_pfn
+        if self.held and high and self.rng.random() < 0.3:
+            page = self.rng.choice(self.held)[1]  # once more
+        functions = [Function.KMAP] if self.outer or not high else []
+        functions += [Function.KMAP_HIGH] if high and self.outer < 2 else []
+        for function in functions:
+            self.event(common, Kind.MAP, function, Argument.PAGE, page)
+        address = layout.PAGE_OFFSET + (pfn << 12)
+        if high:
+            address = layout.pkmap_address(self.window(page))
+            self.held.append((common["pid"], page))
+        if self.rng.random() < 0.15:
+            self.under_way.append((common, functions, address))
+        else:
+            self.back(common, functions, address)
+
+    def back(self, common: dict[str, Any], functions: list[Function], address: int) -> None:
+        caller = self.stream.strings.number(self.rng.choice(("f+0x1", "k+0x2", "k+0x3")))
+        for function in reversed(functions):
+            self.event(common, Kind.MAP_RETURN, function, Argument.ADDRESS, address, caller)
+
+    def flush(self) -> None:
+        self.counts = [count if count > 1 else 0 for count in self.counts]
+        self.pages = {page: nr for page, nr in self.pages.items() if self.counts[nr]}
+
+    def window(self, page: int) -> int:
+        while page not in self.pages:
+            self.last = (self.last + 1) % self.size
+            if self.last == 0:
+                self.wrapped = True
+                self.flush()
+            if self.counts[self.last] == 0:
+                self.pages[page], self.counts[self.last] = self.last, 1
+        self.counts[self.pages[page]] += 1
+        return self.pages[page]
+
+
 class Maker:
     """Writes one random stream."""
 
@@ -81,6 +164,7 @@ class Maker:
         self.brisk = self.rng.random() < 0.5
         """Calls are mostly followed at once by their unmap, as those of real kernels are."""
         self.last_page: dict[int, int] = {}
+        self.kmaps = Kmaps(self.stream) if self.rng.random() < 0.4 else None
 
     def flags(self, level: int) -> int:
         if not self.flags_known:
@@ -158,6 +242,10 @@ class Maker:
         )  # fmt: skip
 
     def permanent(self, cpu: int, pid: int) -> None:
+        if self.kmaps is not None:
+            common = {"cpu": cpu, "pid": pid, "flags": self.flags(0)}
+            self.kmaps.step(common, *self.page(high=self.rng.random() < 0.9))
+            return
         page, _ = self.page()
         nr = self.rng.randrange(1, 9)
         address = self.stream.layout.pkmap_address(nr)
@@ -209,7 +297,9 @@ class Maker:
             cpu = self.where[pid] = rng.randrange(CPUS)
         level = rng.choice((0, 0, 0, 0, 0, 1, 2))
         draw = rng.random()
-        if draw < (0.7 if self.deep else 0.45 - 0.1 * len(held)):
+        if self.kmaps is not None and rng.random() < 0.6:
+            self.permanent(cpu, pid)
+        elif draw < (0.7 if self.deep else 0.45 - 0.1 * len(held)):
             self.map(cpu, pid, level)
             if self.brisk and rng.random() < 0.7:
                 self.close(cpu, pid, level)

@@ -26,7 +26,17 @@ from typing import Any
 
 try:
     import cython
-    from cython import Py_ssize_t, bint, cast, cfunc, exceptval, inline, longlong, p_longlong
+    from cython import (
+        Py_ssize_t,
+        bint,
+        cast,
+        cfunc,
+        exceptval,
+        inline,
+        longlong,
+        p_longlong,
+        unlikely,
+    )
 except ImportError:
     from highmem import _cython as cython
     from highmem._cython import (
@@ -38,12 +48,14 @@ except ImportError:
         inline,
         longlong,
         p_longlong,
+        unlikely,
     )
 
+from highmem.compiled import load, load_source
 from highmem.replay import bridge
 from highmem.replay.flights import INNER, WINDOW_ONLY
-from highmem.replay.histogram import add_counts, counted
-from highmem.replay.mappings import MAPPING_COLUMNS, Mappings
+from highmem.replay.histogram import counted
+from highmem.replay.mappings import from_rows
 from highmem.replay.reference import FIELDS, PERMANENT, Reference
 from highmem.replay.state import Event
 from highmem.replay.verdict import Verdict
@@ -70,6 +82,11 @@ if cython.compiled:
 __all__ = ["COMPILED", "Engine"]
 
 COMPILED: bool = bool(cython.compiled)
+
+if COMPILED:
+    Kmaps = load("highmem.replay._permanent").Kmaps
+else:
+    Kmaps = load_source("highmem.replay._permanent", "highmem_permanent_interpreted").Kmaps
 
 # Numbers of the schema: written out when compiled, see hatch_build.py.
 K_MAP = cython.declare(cython.int, 1)  # table
@@ -146,20 +163,34 @@ W_DEPTH = cython.declare(cython.int, 10)  # table
 W_CALLER = cython.declare(cython.int, 11)  # table
 W_BELOW = cython.declare(cython.int, 12)  # table
 W_ROW = cython.declare(cython.int, 16)  # table
+KMAPPED = cython.declare(cython.int, 10)  # W_WHAT's bit of a permanent window  # table
+# What Kmaps says of an event.
+CALLED = cython.declare(cython.int, 2)  # table
+CALLED_LOW = cython.declare(cython.int, 3)  # table
+CLOSED = cython.declare(cython.int, 4)  # table
+THEIRS = cython.declare(cython.int, 5)  # table
 FRAMED = cython.declare(cython.int, 1 << 8)  # table
 RETURNED = cython.declare(cython.int, 1 << 9)  # table
 assert (DEEP, HIGH, FRAMED, RETURNED) == bridge.NUMBERS
 # A CPU: statistics, the last loss that may concern it, and where its windows begin.
-U_MAPS = cython.declare(cython.int, 0)  # table
+U_LOW = cython.declare(cython.int, 0)  # map calls of low pages  # table
 U_UNMAPS = cython.declare(cython.int, 1)  # table
-U_DEEPEST = cython.declare(cython.int, 2)  # table
-U_LOST = cython.declare(cython.int, 3)  # table
-U_FIRST = cython.declare(cython.int, 4)  # table
-CPU_ROW = cython.declare(cython.int, 8)  # table
-# Statistics of a task, a caller, and buckets of hold times.
+U_LOST = cython.declare(cython.int, 2)  # table
+U_FIRST = cython.declare(cython.int, 3)  # table
+U_DEPTHS = cython.declare(cython.int, 4)  # how many windows were the n-th of their stack  # table
+CPU_ROW = cython.declare(cython.int, 48)  # table
+# Statistics of a task.
 TASK_ROW = cython.declare(cython.int, 2)  # table
-CALLER_ROW = cython.declare(cython.int, 5)  # table
+# Those of a caller, with its hold times in buckets: an odd number of cache lines, so that the same
+# bucket of two callers is not in one set of the cache.
+L_MAPS = cython.declare(cython.int, 0)  # table
+L_DEEPEST = cython.declare(cython.int, 1)  # table
+L_LONGEST = cython.declare(cython.int, 2)  # table
+L_LINE = cython.declare(cython.int, 3)  # table
+L_TOTAL = cython.declare(cython.int, 4)  # table
+L_HOLDS = cython.declare(cython.int, 8)  # table
 BUCKETS = cython.declare(cython.int, 2048)  # table
+CALLER_ROW = cython.declare(cython.int, 2056)  # table
 MAPPING_ROW = cython.declare(cython.int, 13)  # table
 MAPPING_BATCH = cython.declare(cython.int, 8192)  # table
 FUNCTIONS = cython.declare(cython.int, 32)  # table
@@ -219,6 +250,10 @@ class Engine:
     reference = cython.declare(object, visibility="public")
     session: Any  # table
     bridge: Any  # table
+    kmaps = cython.declare(object, visibility="public")
+    permanent_at: Any  # table
+    closed_kmap: p_longlong  # table
+    untouched: bint  # the next event is nothing to what ``kmaps`` has  # table
     event: Any  # table
     verdict: Any  # table
     recorder: Any  # table
@@ -269,16 +304,13 @@ class Engine:
     last_ns: longlong  # table
     last_return: longlong  # table
     last_unmap: longlong  # table
-    depths: p_longlong  # table
-    holds: p_longlong  # table
     task_rows: dict  # type: ignore[type-arg]  # table
     task_stats: p_longlong  # table
     task_room: longlong  # table
     task_objects: list  # type: ignore[type-arg]  # table
     caller_rows: p_longlong  # table
     caller_numbers: longlong  # table
-    caller_stats: p_longlong  # table
-    caller_holds: p_longlong  # table
+    caller_stats: p_longlong  # row 0: of windows whose caller was not recorded  # table
     caller_objects: list  # type: ignore[type-arg]  # table
     caller_room: longlong  # table
 
@@ -292,6 +324,7 @@ class Engine:
     inner: p_longlong  # table
     what: p_longlong  # table
     plain: p_longlong  # table
+    opener: p_longlong  # always answers with a window  # table
     states: p_longlong  # table
     state_count: longlong  # table
     strings: Any  # table
@@ -317,9 +350,13 @@ class Engine:
     def __init__(self, reference: Reference) -> None:
         session = reference.session
         profile, layout = session.profile, session.layout
+        self.owned = {}
         self.reference = reference
         self.session = session
         self.bridge = bridge.Bridge(reference)
+        self.kmaps = Kmaps(self.bridge)
+        self.closed_kmap = self.own("closed_kmap", self.kmaps.row)
+        self.permanent_at, session.permanent_at = session.permanent_at, self.ask_kmap
         self.event = Event()
         self.verdict = session.verdict
         self.recorder = session.recorder
@@ -338,12 +375,11 @@ class Engine:
         self.struct_size = layout.geometry.sizeof_struct_page
         self.base = -1
         self.odd = True
-        self.waiting = self.asked = False
+        self.waiting = self.asked = self.untouched = False
         self.unbounded = 0
         self.right = self.low_maps = self.low_unmaps = self.switches = 0
         self.first_ns = self.last_ns = self.last_return = self.last_unmap = 0
         self.mapping_count = 0
-        self.owned = {}
         self._make_tables(profile.nr_cpus)
         self._make_statistics()
         for cpu in range(profile.nr_cpus):
@@ -388,16 +424,13 @@ class Engine:
         self.more_windows()
 
     def _make_statistics(self) -> None:
-        self.depths = self.own("depths", _zeros(DEEP + 1))
-        self.holds = self.own("holds", _zeros(BUCKETS))
         self.task_rows = {}
         self.task_room = self.caller_numbers = self.caller_room = FIRST_ROOM
         self.task_stats = self.own("task_stats", _zeros(FIRST_ROOM * TASK_ROW))
         self.task_objects = []
         self.caller_rows = self.own("caller_rows", _zeros(FIRST_ROOM))
         self.caller_stats = self.own("caller_stats", _zeros(FIRST_ROOM * CALLER_ROW))
-        self.caller_holds = self.own("caller_holds", _zeros(FIRST_ROOM * BUCKETS))
-        self.caller_objects = []
+        self.caller_objects = [None]
         self.sinks = self.recorder.mappings.sinks
         self.mapping_room = MAPPING_BATCH if self.sinks else 0
         rows = _zeros(self.mapping_room * MAPPING_ROW + 1)
@@ -407,6 +440,7 @@ class Engine:
         self.inner = self.own("inner", _zeros(FUNCTIONS * FUNCTIONS))
         self.what = self.own("what", _zeros(NUMBERS))
         self.plain = self.own("plain", _zeros(NUMBERS))
+        self.opener = self.own("opener", _zeros(NUMBERS))
         self.states = self.own("states", _zeros(FIRST_ROOM))
         self.state_count = FIRST_ROOM
         for outer, functions in INNER.items():
@@ -415,6 +449,7 @@ class Engine:
         for number in range(FUNCTIONS):
             high = HIGH if number in WINDOW_ONLY else 0
             self.what[number] = number | high
+            self.opener[number] = bool(self.forced or high)
             self.plain[number] = -1 if number in PERMANENT else 1
 
     def __dealloc__(self) -> None:
@@ -434,6 +469,7 @@ class Engine:
         else:
             for name in FIELDS:  # as lists, whose numbers are Python's own
                 setattr(self, f"c_{name}", batch.buffer(name).tolist())
+        self.kmaps.feed(batch)
         while True:
             i = self.run(i, count)
             if i >= count:
@@ -441,6 +477,7 @@ class Engine:
             self.slow(i)
             i += 1
         self.note_last(count - 1)
+        self.kmaps.feed(None)
 
     @cfunc
     def point(self, column: Any, count: Py_ssize_t) -> cython.int:
@@ -468,61 +505,75 @@ class Engine:
     def run(self, i: Py_ssize_t, count: Py_ssize_t) -> Py_ssize_t:
         """Judge events from *i* on; where the first one is that is not plain."""
         kind: cython.int
-        cpu: longlong
-        place: longlong
-        level: longlong
-        at: longlong
         done: Py_ssize_t
+        back: Py_ssize_t
         first: Py_ssize_t = i
+        latest: longlong = self.last_ns
         while i < count and not self.odd:
             kind = self.c_kind[i]
-            cpu = self.c_cpu[i]
-            place = self.c_pid[i]
-            if place <= 0 or place >= PIDS:
-                place = self.place_of(place, cpu)
-                if place < 0:
-                    break
-            if cpu < 0 or cpu > self.max_cpu or self.c_value[i] >> 63:
-                break
-            if self.plain[self.c_function[i]] < 1:
-                break
-            place *= PLACE_ROW
-            level = self.c_flags[i] & LEVELS
-            if level:
-                level = level_of(level)
-            at = self.places[place + level]
-            if kind == K_SWITCH:
-                done = self.leaves(i, place, cpu)
-            elif kind > K_SWITCH:
-                break
-            else:
-                if at == 0:
-                    at = self.new_context(place, level, cpu)
-                if kind == K_RETURN:
-                    done = self.returns(i, at, cpu)
-                elif kind == K_UNMAP:
-                    done = self.unmaps(i, at, cpu)
-                else:
-                    done = self.maps(i, count, at, cpu)
+            done = 0
+            if kind == K_MAP and i + 4 < count:
+                back = i + 1
+                if self.c_kind[back] == K_MAP and self.wraps(i):
+                    back = i + 2
+                if self.c_kind[back] == K_RETURN:
+                    done = self.at_once(i, back, 2 * back - i)
             if done == 0:
-                break
+                done = self.alone(i, kind)
+                if unlikely(done == 0):
+                    break
             i += done
-        self.note_times(first, i)
+            latest = max(latest, self.c_time[i - 1])
+        self.last_ns = latest
+        while first < i and self.first_ns == 0:
+            self.first_ns = self.c_time[first]
+            first += 1
         return i
 
     @cfunc
-    @exceptval(check=False)
-    def note_times(self, i: Py_ssize_t, end: Py_ssize_t) -> cython.void:
-        """Note the times of plain events, from *i* on."""
-        latest: longlong = self.last_ns
-        while i < end and self.first_ns == 0:
-            self.first_ns = self.c_time[i]
-            latest = max(latest, self.first_ns)
-            i += 1
-        while i < end:
-            latest = max(latest, self.c_time[i])
-            i += 1
-        self.last_ns = latest
+    @inline
+    @exceptval(-1)
+    def alone(self, i: Py_ssize_t, kind: cython.int) -> cython.int:
+        """Judge one event; 0 if it is not plain."""
+        cpu: longlong = self.c_cpu[i]
+        place: longlong = self.c_pid[i]
+        if unlikely(place <= 0 or place >= PIDS):
+            place = self.place_of(place, cpu)
+            if unlikely(place < 0):
+                return 0
+        if unlikely(cpu < 0 or cpu > self.max_cpu or self.c_value[i] >> 63):
+            return 0
+        if unlikely(kind > K_SWITCH):
+            return 0
+        place *= PLACE_ROW
+        level: longlong = self.c_flags[i] & LEVELS
+        if level:
+            level = level_of(level)
+        at: longlong = self.places[place + level]
+        if kind == K_SWITCH:
+            return self.leaves(i, place, cpu)
+        if unlikely(at == 0):
+            at = self.new_context(place, level, cpu)
+        if unlikely(self.plain[self.c_function[i]] < 1):
+            return self.permanent(i, kind, at)
+        if kind == K_UNMAP:
+            return self.unmaps(i, at, cpu)
+        if kind == K_RETURN:
+            return self.returns(i, at, cpu)
+        return self.enters(i, at)
+
+    @cfunc
+    @exceptval(-1)
+    def permanent(self, i: Py_ssize_t, kind: cython.int, at: longlong) -> cython.int:
+        """The same of an event of a permanent window."""
+        key: longlong = self.contexts[at + C_KEY]
+        done: cython.int = self.kmaps.takes(i, kind, at // C_ROW, key, self.contexts[at + C_LEVEL])
+        self.untouched = done == THEIRS
+        if done == CLOSED:
+            self.closed(self.closed_kmap, self.c_line[i], self.c_time[i])
+        elif done in (CALLED, CALLED_LOW):
+            self.called(self.c_caller[i], 1 if done == CALLED else 0)
+        return 0 < done < THEIRS
 
     @cfunc
     @exceptval(check=False)
@@ -567,7 +618,7 @@ class Engine:
         self.contexts[at + C_KEY] = key if key < PIDS else PIDS - 1 - key
         self.contexts[at + C_LEVEL] = level
         self.contexts[at + C_PLACE] = place
-        self.contexts[at + C_TASK] = -1
+        self.contexts[at + C_COMM] = -2  # no event's
         self.contexts[at + C_HOME] = self.home(place) if self.local else 0
         self.places[place + level] = cast(cython.int, at)
         return at
@@ -604,7 +655,7 @@ class Engine:
     @exceptval(-1)
     def push(self, stack: p_longlong) -> longlong:
         """A new window on top of *stack*; where its row begins."""
-        if self.free_window == 0:
+        if unlikely(self.free_window == 0):
             self.more_windows()
         slot: longlong = self.free_window
         self.free_window = self.windows[slot + W_BELOW]
@@ -629,54 +680,74 @@ class Engine:
     @cfunc
     @inline
     @exceptval(-1)
-    def maps(self, i: Py_ssize_t, count: Py_ssize_t, at: longlong, cpu: longlong) -> Py_ssize_t:
-        """A map function was entered: how many events are judged, of those that follow at once,
-        too; 0 if the reference has to take it."""
-        done: Py_ssize_t = 0
-        if i + 2 < count and self.mapping_room == 0 and not self.c_flags[i] & LEVELS:
-            done = self.whole(i, count, at, cpu)
-            if done:
-                return done
-        done = self.enters(i, at)
-        if not done or self.odd or i + 1 >= count or self.c_kind[i + 1] != K_RETURN:
-            return done
-        if self.plain[self.c_function[i + 1]] > 0 and self.follows(i, i + 1):
-            done += self.returns(i + 1, at, cpu)
-        return done
-
-    @cfunc
-    @inline
-    @exceptval(-1)
-    def whole(self, i: Py_ssize_t, count: Py_ssize_t, at: longlong, cpu: longlong) -> Py_ssize_t:
-        """Judge a map call whose returns and whose unmap follow at once, as most do, without
-        writing down what would be read back: how many events these are, 0 if it is not that
-        plain."""
-        back: Py_ssize_t = i + 1  # its first return
-        last: Py_ssize_t = i + 2  # its unmap
-        if self.c_kind[back] == K_MAP:
-            back, last = i + 2, i + 4
-            if last >= count or not self.wraps(i):
-                return 0
-        if self.c_kind[back] != K_RETURN or self.c_kind[last] != K_UNMAP:
+    def at_once(self, i: Py_ssize_t, back: Py_ssize_t, after: Py_ssize_t) -> Py_ssize_t:
+        """Judge a map call whose return (or two) follows at once, as most do, and its unmap if
+        that is next, without writing down what would be read back: how many events these are,
+        whose times are in order; 0 if it is not that plain."""
+        pid: longlong = self.c_pid[i]
+        cpu: longlong = self.c_cpu[i]
+        if unlikely(pid <= 0 or pid >= PIDS or cpu < 0 or cpu > self.max_cpu):
             return 0
         function: longlong = self.c_function[back]
-        if function != self.c_function[back - 1] or self.plain[self.c_function[last]] < 1:
+        opened: longlong = self.c_time[i]
+        if unlikely(self.c_pid[back] != pid or self.c_cpu[back] != cpu):
             return 0
-        if not self.follows(i, back) or not self.follows(i, last):
+        if unlikely((self.c_flags[i] | self.c_flags[back]) & LEVELS or self.c_time[back] < opened):
             return 0
-        if not self.what[function] & HIGH and not self.forced:
+        if unlikely(self.c_function[back - 1] != function or not self.opener[function]):
             return 0
-        if not self.shown(i, back, last, _row(self.contexts, at), cpu):
+        at: longlong = self.places[pid * PLACE_ROW]
+        context: p_longlong = _row(self.contexts, at)
+        row: p_longlong = _row(self.cpus, cpu * CPU_ROW)
+        place: longlong = context[C_HOME] if self.local else cpu * S_ROW
+        stack: p_longlong = _row(self.stacks, place)
+        if unlikely(at == 0 or context[C_COUNT] != 0 or stack[S_STATE] != PLAIN):
             return 0
-        return last + 1 - i
+        lost: bint = row[U_LOST] > stack[S_TOUCHED]
+        if unlikely(lost or (stack[S_TOP] and not self.usable(i, stack, context, cpu))):
+            return 0
+        depth: longlong = stack[S_DEPTH]
+        value: longlong = cast(longlong, self.c_value[back])
+        if unlikely(value != row[U_FIRST] - depth * self.apart or depth >= self.limit):
+            return 0
+        depth += 1
+        kind: cython.int = 0  # of what follows in this context
+        if self.follows(after - 1, after) and self.plain[self.c_function[after]] > 0:
+            kind = self.c_kind[after]
+        inside: longlong = cast(longlong, self.c_value[after]) - value
+        closes: bint = kind == K_UNMAP and 0 <= inside < 4096 and self.mapping_room == 0
+        if unlikely(not closes and (self.c_value[i] | self.c_value[back - 1]) >> 63):
+            return 0
+        stack[S_CPU] = cpu
+        stack[S_KNOWN] = 1
+        context[C_DONE] = 0
+        self.right += after - back
+        self.opened(back, context, row, depth)
+        caller: longlong = self.c_caller[after - 1]
+        by: longlong = self.called(caller, depth)
+        if closes:
+            stack[S_TOUCHED] = self.c_line[after]
+            row[U_UNMAPS] += 1
+            self.held(by if caller >= 0 else 0, self.c_line[i], self.c_time[after] - opened)
+            if unlikely(self.waiting):
+                self.seen()
+            return after + 1 - i
+        stack[S_TOUCHED] = self.c_line[after - 1]
+        self.stays(i, back, self.push(stack), context, depth)
+        self.windows[stack[S_TOP] + W_CALLER] = caller
+        if kind != K_UNMAP and kind != K_MAP:
+            self.note_done(i, context, place, depth, value, caller)
+        return after - i
 
     @cfunc
     @inline
     @exceptval(check=False)
     def follows(self, i: Py_ssize_t, j: Py_ssize_t) -> bint:
-        """Whether event *j* is of the same task as *i*, on the same CPU, in no interrupt, and
-        with a plain value."""
-        if self.c_pid[j] != self.c_pid[i] or self.c_cpu[j] != self.c_cpu[i]:
+        """Whether event *j* is of the same task as *i*, on the same CPU, in no interrupt, not
+        earlier, and with a plain value."""
+        if unlikely(self.c_pid[j] != self.c_pid[i] or self.c_cpu[j] != self.c_cpu[i]):
+            return False
+        if unlikely(self.c_time[j] < self.c_time[i]):
             return False
         return not (self.c_flags[j] & LEVELS or self.c_value[j] >> 63)
 
@@ -687,15 +758,16 @@ class Engine:
         inner: Py_ssize_t = i + 1
         outer_return: Py_ssize_t = i + 3
         function: longlong = self.c_function[i]
-        if self.c_kind[outer_return] != K_RETURN or self.c_function[outer_return] != function:
+        if unlikely(
+            self.c_kind[outer_return] != K_RETURN or self.c_function[outer_return] != function
+        ):
             return False
-        if self.plain[self.c_function[inner]] < 1:
+        known: bint = self.inner[function * FUNCTIONS + self.c_function[inner]] != 0
+        if unlikely(not known or self.plain[self.c_function[inner]] < 1):
             return False
-        if not self.inner[function * FUNCTIONS + self.c_function[inner]]:
+        if unlikely(not self.follows(i, inner) or not self.follows(i + 2, outer_return)):
             return False
-        if not self.follows(i, inner) or not self.follows(i, outer_return):
-            return False
-        if self.c_value[outer_return] != self.c_value[i + 2]:
+        if unlikely(self.c_value[outer_return] != self.c_value[i + 2]):
             return False
         if self.c_argument[i] == A_PAGE and self.c_argument[inner] == A_PFN:
             # A page and a frame that do not fit what is known are to be noted.
@@ -705,43 +777,49 @@ class Engine:
 
     @cfunc
     @inline
-    @exceptval(-1)
-    def shown(
+    @exceptval(check=False)
+    def stays(
+        self, i: Py_ssize_t, back: Py_ssize_t, slot: longlong, context: p_longlong, depth: longlong
+    ) -> cython.void:
+        """Write what is known of the window of a call that was entered at *i* and first returned
+        at *back*."""
+        window: p_longlong = _row(self.windows, slot)
+        named: Py_ssize_t = back - 1
+        if self.c_argument[i] == A_PAGE and self.c_argument[named] == A_PFN:
+            named = i  # as in enters_inner
+        what: longlong = self.c_argument[named] | RETURNED
+        window[W_ADDRESS] = cast(longlong, self.c_value[back])
+        window[W_PAGE] = cast(longlong, self.c_value[named])
+        window[W_WHAT] = what | FRAMED if self.base >= 0 else what
+        window[W_TASK] = context[C_KEY]
+        window[W_FLAGS] = self.c_flags[i]
+        window[W_LINE] = self.c_line[i]
+        window[W_TIME] = self.c_time[i]
+        window[W_CPU] = self.c_cpu[i]
+        window[W_PID] = self.c_pid[i]
+        window[W_COMM] = self.c_comm[back]
+        window[W_DEPTH] = depth
+
+    @cfunc
+    @exceptval(check=False)
+    def note_done(
         self,
         i: Py_ssize_t,
-        back: Py_ssize_t,
-        last: Py_ssize_t,
         context: p_longlong,
-        cpu: longlong,
-    ) -> cython.int:
-        """The window that the call at *i* opens and the unmap at *last* closes."""
-        value: longlong = cast(longlong, self.c_value[back])
-        row: p_longlong = _row(self.cpus, cpu * CPU_ROW)
-        place: longlong = context[C_HOME] if self.local else cpu * S_ROW
-        stack: p_longlong = _row(self.stacks, place)
-        if context[C_COUNT] != 0 or not self.usable(i, stack, context, cpu):
-            return 0
-        depth: longlong = stack[S_DEPTH]
-        if depth >= self.limit or value != row[U_FIRST] - depth * self.apart:
-            return 0
-        if value != cast(longlong, self.c_value[last]) & PAGE_MASK:
-            return 0
-        depth += 1
-        stack[S_STATE] = PLAIN
-        stack[S_CPU] = cpu
-        stack[S_KNOWN] = 1
-        stack[S_TOUCHED] = self.c_line[last]
-        context[C_DONE] = 0
-        self.right += last - back
-        self.opened(back, context, row, depth)
-        row[U_UNMAPS] += 1
-        caller: longlong = self.c_caller[last - 1]
-        by: longlong = self.called(caller, depth)
-        self.held(by if caller >= 0 else -1, self.c_line[i], self.c_time[last] - self.c_time[i])
-        if self.waiting:
-            self.doubts.seen()
-            self.waiting = False
-        return 1
+        place: longlong,
+        depth: longlong,
+        value: longlong,
+        caller: longlong,
+    ) -> cython.void:
+        """Note the call that was entered at *i* as the one that returned last."""
+        call: p_longlong = _row(context, C_FIRST)
+        self.note_call(i, call)
+        call[F_PREDICTED] = value
+        call[F_DEPTH] = depth
+        call[F_WINDOW] = depth - 1
+        call[F_CALLER] = caller
+        context[C_STACK] = place
+        context[C_DONE] = 1
 
     # Map calls.
 
@@ -753,9 +831,16 @@ class Engine:
         context: p_longlong = _row(self.contexts, at)
         if context[C_COUNT] != 0:
             return self.enters_inner(i, context)
-        call: p_longlong = _row(context, C_FIRST)
         context[C_COUNT] = 1
         context[C_DONE] = 0
+        self.note_call(i, _row(context, C_FIRST))
+        return 1
+
+    @cfunc
+    @inline
+    @exceptval(check=False)
+    def note_call(self, i: Py_ssize_t, call: p_longlong) -> cython.void:
+        """Note a call as entered at *i*."""
         call[F_WHAT] = self.what[self.c_function[i]] | self.c_argument[i] << 8
         call[F_LINE] = self.c_line[i]
         call[F_TIME] = self.c_time[i]
@@ -763,7 +848,6 @@ class Engine:
         call[F_FLAGS] = self.c_flags[i]
         call[F_CPU] = self.c_cpu[i]
         call[F_PREDICTED] = -1
-        return 1
 
     @cfunc
     @exceptval(-1)
@@ -823,12 +907,12 @@ class Engine:
         function: longlong = self.c_function[i]
         caller: longlong = self.c_caller[i]
         value: longlong = cast(longlong, self.c_value[i])
-        if count < 1:
+        if unlikely(count < 1):
             return 0
         first: p_longlong = _row(context, C_FIRST)
         call: p_longlong = _row(first, (count - 1) * F_ROW)
         top: longlong = call[F_WHAT] & 255
-        if top != function and not self.belongs(first, count, top, function):
+        if unlikely(top != function and not self.belongs(first, count, top, function)):
             return 0
         place: longlong = context[C_HOME] if self.local else cpu * S_ROW
         stack: p_longlong = _row(self.stacks, place)
@@ -837,7 +921,7 @@ class Engine:
             depth = self.opens(i, call, stack, context, cpu)
         else:
             depth = self.again(i, call, stack, context, cpu)
-        if depth < 0:
+        if unlikely(depth < 0):
             return 0
         self.right += 1
         call[F_CALLER] = caller
@@ -862,11 +946,7 @@ class Engine:
     @cfunc
     @exceptval(check=False)
     def belongs(
-        self,
-        first: p_longlong,
-        count: longlong,
-        top: longlong,
-        function: longlong,
+        self, first: p_longlong, count: longlong, top: longlong, function: longlong
     ) -> bint:
         """Whether *function* returns for a call of *top*, whose own probe was not there."""
         if count == 2:
@@ -876,12 +956,7 @@ class Engine:
     @cfunc
     @exceptval(check=False)
     def again(
-        self,
-        i: Py_ssize_t,
-        call: p_longlong,
-        stack: p_longlong,
-        context: p_longlong,
-        cpu: longlong,
+        self, i: Py_ssize_t, call: p_longlong, stack: p_longlong, context: p_longlong, cpu: longlong
     ) -> longlong:
         """The outer return of a call whose window is open already: the same address.  Its depth,
         -1 if it is not plain."""
@@ -905,30 +980,25 @@ class Engine:
     @inline
     @exceptval(-2)
     def opens(
-        self,
-        i: Py_ssize_t,
-        call: p_longlong,
-        stack: p_longlong,
-        context: p_longlong,
-        cpu: longlong,
+        self, i: Py_ssize_t, call: p_longlong, stack: p_longlong, context: p_longlong, cpu: longlong
     ) -> longlong:
         """The call takes its window: its depth, or 0 where it answers with the linear address
         of a low page; -1 if it is not plain."""
         value: longlong = cast(longlong, self.c_value[i])
         linear: longlong = -1
-        if context[C_LEVEL] and self.interrupts(context):
+        if unlikely(context[C_LEVEL] and self.interrupts(context)):
             return -1
         if not call[F_WHAT] & HIGH and not self.forced:
             linear = self.linear(call)
             if linear == value and linear >= 0:
                 return self.opens_low(call, cpu, value)
-            if linear != -1 or self.page_offset <= value < self.high_memory:
+            if unlikely(linear != -1 or self.page_offset <= value < self.high_memory):
                 return -1
-        if not self.usable(i, stack, context, cpu):
+        if unlikely(not self.usable(i, stack, context, cpu)):
             return -1
         depth: longlong = stack[S_DEPTH]
         row: p_longlong = _row(self.cpus, cpu * CPU_ROW)
-        if depth >= self.limit or value != row[U_FIRST] - depth * self.apart:
+        if unlikely(depth >= self.limit or value != row[U_FIRST] - depth * self.apart):
             return -1
         depth += 1
         self.opened(i, context, row, depth)
@@ -951,19 +1021,14 @@ class Engine:
         call[F_DEPTH] = 0
         call[F_WINDOW] = -1
         self.low_maps += 1
-        self.cpus[cpu * CPU_ROW + U_MAPS] += 1
+        self.cpus[cpu * CPU_ROW + U_LOW] += 1
         return 0
 
     @cfunc
     @inline
     @exceptval(check=False)
     def fill(
-        self,
-        i: Py_ssize_t,
-        slot: longlong,
-        call: p_longlong,
-        context: p_longlong,
-        depth: longlong,
+        self, i: Py_ssize_t, slot: longlong, call: p_longlong, context: p_longlong, depth: longlong
     ) -> cython.void:
         """Write what is known of a new window."""
         window: p_longlong = _row(self.windows, slot)
@@ -1010,13 +1075,7 @@ class Engine:
     @cfunc
     @inline
     @exceptval(check=False)
-    def usable(
-        self,
-        i: Py_ssize_t,
-        stack: p_longlong,
-        context: p_longlong,
-        cpu: longlong,
-    ) -> bint:
+    def usable(self, i: Py_ssize_t, stack: p_longlong, context: p_longlong, cpu: longlong) -> bint:
         """Whether nothing odd is to be noted about a stack at an event on *cpu*."""
         if stack[S_STATE] != PLAIN:
             if stack[S_STATE] != FREE:
@@ -1025,7 +1084,7 @@ class Engine:
             stack[S_CPU] = cpu
             stack[S_TOUCHED] = self.c_line[i]
             return True
-        if self.cpus[cpu * CPU_ROW + U_LOST] > stack[S_TOUCHED]:
+        if unlikely(self.cpus[cpu * CPU_ROW + U_LOST] > stack[S_TOUCHED]):
             return False
         slot: longlong = stack[S_TOP]
         if self.local:
@@ -1050,37 +1109,40 @@ class Engine:
         page: longlong = cast(longlong, self.c_value[i]) & PAGE_MASK
         place: longlong = context[C_HOME] if self.local else cpu * S_ROW
         stack: p_longlong = _row(self.stacks, place)
-        if context[C_COUNT] != 0:
+        row: p_longlong = _row(self.cpus, cpu * CPU_ROW)
+        top: longlong = row[U_FIRST] - (stack[S_DEPTH] - 1) * self.apart
+        if unlikely(context[C_COUNT] != 0):
             return 0
-        if page < self.last or page > self.first:
-            if not self.low_unmap(i, stack, context, cpu):
+        if page == top and stack[S_TOP] and stack[S_STATE] == PLAIN:
+            if unlikely(not self.closes(i, stack, context, cpu)):
                 return 0
-        elif not self.closes(i, stack, context, cpu, page):
+            row[U_UNMAPS] += 1
+        elif self.last <= page <= self.first or not self.low_unmap(i, stack, context, cpu):
             return 0
         context[C_DONE] = 0
-        if self.waiting:
-            self.doubts.seen()
-            self.waiting = False
+        if unlikely(self.waiting):
+            self.seen()
         return 1
+
+    def seen(self) -> None:
+        """An unmap is here: what waited for one holds."""
+        self.doubts.seen()
+        self.waiting = False
 
     @cfunc
     @exceptval(check=False)
     def low_unmap(
-        self,
-        i: Py_ssize_t,
-        stack: p_longlong,
-        context: p_longlong,
-        cpu: longlong,
+        self, i: Py_ssize_t, stack: p_longlong, context: p_longlong, cpu: longlong
     ) -> bint:
         """An address in low memory that is no page of an open window does nothing."""
         value: longlong = cast(longlong, self.c_value[i])
-        if self.forced or not self.page_offset <= value < self.high_memory:
+        if unlikely(self.forced or not self.page_offset <= value < self.high_memory):
             return False
-        if not self.usable(i, stack, context, cpu):
+        if unlikely(not self.usable(i, stack, context, cpu)):
             return False
         slot: longlong = stack[S_TOP]
         while slot:
-            if self.windows[slot + W_PAGE] == value:
+            if unlikely(self.windows[slot + W_PAGE] == value):
                 return False
             slot = self.windows[slot + W_BELOW]
         stack[S_STATE] = PLAIN
@@ -1093,32 +1155,22 @@ class Engine:
     @inline
     @exceptval(-1)
     def closes(
-        self,
-        i: Py_ssize_t,
-        stack: p_longlong,
-        context: p_longlong,
-        cpu: longlong,
-        page: longlong,
+        self, i: Py_ssize_t, stack: p_longlong, context: p_longlong, cpu: longlong
     ) -> cython.int:
         """The top window, by its own address, by its own task."""
         slot: longlong = stack[S_TOP]
-        row: p_longlong = _row(self.cpus, cpu * CPU_ROW)
-        if stack[S_STATE] != PLAIN or slot == 0:
+        top: p_longlong = _row(self.windows, slot)
+        if unlikely(not self.local and top[W_TASK] != context[C_KEY] and not top[W_FLAGS] & LEVELS):
             return 0
-        if not self.usable(i, stack, context, cpu):
-            return 0
-        if page != row[U_FIRST] - (stack[S_DEPTH] - 1) * self.apart:
-            return 0
-        own: bint = self.windows[slot + W_TASK] == context[C_KEY]
-        if not self.local and not own and not self.windows[slot + W_FLAGS] & LEVELS:
+        asked: bint = self.local or top[W_BELOW] != 0 or self.cpus[cpu * CPU_ROW + U_LOST] != 0
+        if unlikely(asked and not self.usable(i, stack, context, cpu)):
             return 0
         stack[S_CPU] = cpu
         if context[C_LEVEL] == 0:
             stack[S_KNOWN] = 1
         stack[S_TOUCHED] = self.c_line[i]
-        row[U_UNMAPS] += 1
         self.pop(stack)
-        return self.closed(slot, self.c_line[i], self.c_time[i])
+        return self.closed(_row(self.windows, slot), self.c_line[i], self.c_time[i])
 
     @cfunc
     @exceptval(-1)
@@ -1157,23 +1209,16 @@ class Engine:
     @inline
     @exceptval(-1)
     def opened(
-        self,
-        i: Py_ssize_t,
-        context: p_longlong,
-        cpu: p_longlong,
-        depth: longlong,
+        self, i: Py_ssize_t, context: p_longlong, cpu: p_longlong, depth: longlong
     ) -> cython.int:
         """As Recorder.opened, and the count of map calls."""
-        if context[C_COMM] != self.c_comm[i] or context[C_TASK] < 0:
+        if unlikely(context[C_COMM] != self.c_comm[i]):
             self.task_row(context, self.c_comm[i], self.c_pid[i])
         task: p_longlong = _row(self.task_stats, context[C_TASK])
         task[0] += 1
         if depth > task[1]:
             task[1] = depth
-        cpu[U_MAPS] += 1
-        if depth > cpu[U_DEEPEST]:
-            cpu[U_DEEPEST] = depth
-        self.depths[depth] += 1
+        cpu[U_DEPTHS + depth] += 1
         return 1
 
     @cfunc
@@ -1193,16 +1238,16 @@ class Engine:
 
     @cfunc
     @inline
-    @exceptval(-2)
+    @exceptval(-1)
     def caller_row(self, caller: longlong, make: bint) -> longlong:
-        """The row of a caller's statistics, -1 if it has none yet and none is to be made."""
+        """The row of a caller's statistics, 0 if it has none yet and none is to be made."""
         number: longlong = caller + 1
-        if number < self.caller_numbers and self.caller_rows[number]:
-            return self.caller_rows[number] - 1
-        return self.new_caller(caller, make)
+        if unlikely(number >= self.caller_numbers or self.caller_rows[number] == 0):
+            return self.new_caller(caller, make)
+        return self.caller_rows[number]
 
     @cfunc
-    @exceptval(-2)
+    @exceptval(-1)
     def new_caller(self, caller: longlong, make: bint) -> longlong:
         """The same of a caller that has not been seen since it has one."""
         number: longlong = caller + 1
@@ -1211,62 +1256,57 @@ class Engine:
             self.caller_rows = self.grown("caller_rows", self.caller_numbers)
         found = self.recorder.caller(self.strings[caller], make)
         if found is None:
-            return -1
+            return 0
+        count: longlong = len(self.caller_objects)
         for row, known in enumerate(self.caller_objects):
             if known is found:
-                self.caller_rows[number] = row + 1
-                return row
+                self.caller_rows[number] = row * CALLER_ROW
+                return row * CALLER_ROW
         self.caller_objects.append(found)
-        count: longlong = len(self.caller_objects)
-        if count > self.caller_room:
+        if count >= self.caller_room:
             self.caller_room *= 2
             self.caller_stats = self.grown("caller_stats", self.caller_room * CALLER_ROW)
-            self.caller_holds = self.grown("caller_holds", self.caller_room * BUCKETS)
-        self.caller_rows[number] = count
-        return count - 1
+        self.caller_rows[number] = count * CALLER_ROW
+        return count * CALLER_ROW
 
     @cfunc
     @inline
-    @exceptval(-2)
+    @exceptval(-1)
     def called(self, caller: longlong, depth: longlong) -> longlong:
         """As Recorder.called; the caller's row."""
         row: longlong = self.caller_row(caller, True)
-        stats: p_longlong = _row(self.caller_stats, row * CALLER_ROW)
-        stats[0] += 1
-        if depth > stats[1]:
-            stats[1] = depth
+        stats: p_longlong = _row(self.caller_stats, row)
+        stats[L_MAPS] += 1
+        if unlikely(depth > stats[L_DEEPEST]):
+            stats[L_DEEPEST] = depth
         return row
 
     @cfunc
     @inline
     @exceptval(-1)
-    def closed(self, slot: longlong, line: longlong, time: longlong) -> cython.int:
+    def closed(self, window: p_longlong, line: longlong, time: longlong) -> cython.int:
         """As Recorder.closed."""
-        window: p_longlong = _row(self.windows, slot)
-        if self.mapping_room:
+        if unlikely(self.mapping_room):
             self.mapping(window, line, time)
-        row: longlong = -1
+        row: longlong = 0
         if window[W_CALLER] >= 0:
             row = self.caller_row(window[W_CALLER], False)
         return self.held(row, window[W_LINE], time - window[W_TIME])
 
     @cfunc
     @inline
-    @exceptval(-1)
+    @exceptval(check=False)
     def held(self, row: longlong, line: longlong, held: longlong) -> cython.int:
-        """How long a window was open: of the caller in that row (-1: of none), from *line* on."""
-        if held < 0:
+        """How long a window was open: of the caller in that row, from *line* on."""
+        if unlikely(held < 0):
             held = 0
-        bucket: longlong = fast_bucket(held)
-        if row < 0:
-            self.holds[bucket] += 1
-            return 1
-        self.caller_holds[row * BUCKETS + bucket] += 1
-        stats: p_longlong = _row(self.caller_stats, row * CALLER_ROW)
-        stats[4] += held
-        if held >= stats[2] and (held > stats[2] or stats[3] == 0 or line < stats[3]):
-            stats[2] = held
-            stats[3] = line
+        stats: p_longlong = _row(self.caller_stats, row)
+        stats[L_HOLDS + fast_bucket(held)] += 1
+        stats[L_TOTAL] += held
+        longest: longlong = stats[L_LONGEST]
+        if held >= longest and (held > longest or not 0 < stats[L_LINE] <= line):
+            stats[L_LONGEST] = held
+            stats[L_LINE] = line
         return 1
 
     @cfunc
@@ -1287,7 +1327,7 @@ class Engine:
         row[at + 9] = window[W_PAGE]
         row[at + 10] = window[W_WHAT] & 255
         row[at + 11] = window[W_DEPTH]
-        row[at + 12] = 0
+        row[at + 12] = window[W_WHAT] >> KMAPPED
         self.mapping_count += 1
         if self.mapping_count == self.mapping_room:
             self.hand_on()
@@ -1297,17 +1337,10 @@ class Engine:
         """Give the sinks what is collected."""
         if not self.mapping_count:
             return
-        import numpy as np  # here: without sinks nothing needs it
-
-        rows = np.frombuffer(self.owned["mapping_rows"], np.int64)
-        table = rows[: self.mapping_count * MAPPING_ROW].reshape(-1, MAPPING_ROW)
-        columns = {
-            name: table[:, index].astype(dtype)
-            for index, (name, dtype) in enumerate(MAPPING_COLUMNS.items())
-        }
-        self.mapping_count = 0
+        count, self.mapping_count = self.mapping_count, 0
+        mappings = from_rows(self.owned["mapping_rows"], count, self.strings)
         for sink in self.sinks:
-            sink.add(Mappings(columns, self.strings))
+            sink.add(mappings)
 
     # What is not plain.
 
@@ -1318,6 +1351,9 @@ class Engine:
         if self.mapping_count:
             self.hand_on()
         kind, cpu, place = event.kind, event.cpu, -1
+        if (event.function in APART or kind > K_SWITCH) and not self.untouched:
+            self.kmaps.give()
+        self.untouched = False
         if kind == K_LOST:
             self.give_all_contexts()
         elif 0 <= cpu <= self.max_cpu:
@@ -1330,6 +1366,10 @@ class Engine:
                 self.asked = False
                 if self.local and event.pid and self.state_of(event.state) == 3:
                     self.stacks[self.home(place * PLACE_ROW) + S_STATE] = FREE
+            if kind == K_SWITCH and self.state_of(event.state) == 3 and place >= 0:
+                at = self.places[place * PLACE_ROW] // C_ROW
+                if self.kmaps.concerns(at, event.pid or -1 - cpu):
+                    self.kmaps.give()
             if self.asked:
                 self.give(place, cpu)
         self.bridge.event(event)
@@ -1376,6 +1416,11 @@ class Engine:
             self.asked = True
             self.give(self.place_of(event.pid, event.cpu), event.cpu)
         return self.window_of_page(event)
+
+    def ask_kmap(self, address: int) -> Any:
+        """As Session.permanent_at."""
+        self.kmaps.give()
+        return self.permanent_at(address)
 
     def give(self, place: int, cpu: int) -> None:
         """What an event of a task on a CPU concerns becomes the reference's."""
@@ -1498,6 +1543,7 @@ class Engine:
     def finish(self) -> Verdict:
         """The verdict, once all batches are in."""
         self.hand_on()
+        self.kmaps.give()
         self.give_all_contexts()
         self.give_all_stacks()
         session, verdict = self.session, self.verdict
@@ -1513,31 +1559,18 @@ class Engine:
         return self.reference.finish()
 
     def _add_statistics(self) -> None:
-        verdict = self.verdict
+        at: longlong
         for number in range(self.max_cpu + 1):
-            cpu: p_longlong = _row(self.cpus, number * CPU_ROW)
-            if cpu[U_MAPS] or cpu[U_UNMAPS]:
-                stats = self.recorder.cpu(number)
-                stats.maps += cpu[U_MAPS]
-                stats.unmaps += cpu[U_UNMAPS]
-                stats.deepest = max(stats.deepest, cpu[U_DEEPEST])
-                verdict.map_calls += cpu[U_MAPS]
-                verdict.unmap_calls += cpu[U_UNMAPS]
-        add_counts(verdict.depths, counted(self.owned["depths"], 0, DEEP + 1))
-        add_counts(verdict.holds, counted(self.owned["holds"], 0, BUCKETS))
+            at = number * CPU_ROW
+            depths = counted(self.owned["cpus"], at + U_DEPTHS, DEEP + 1)
+            self.recorder.add_cpu(number, self.cpus[at + U_LOW], self.cpus[at + U_UNMAPS], depths)
         for row, task in enumerate(self.task_objects):
             task.maps += self.task_stats[row * TASK_ROW]
             task.deepest = max(task.deepest, self.task_stats[row * TASK_ROW + 1])
         for row, caller in enumerate(self.caller_objects):
-            at: longlong = row * CALLER_ROW
-            caller.maps += self.caller_stats[at]
-            caller.deepest = max(caller.deepest, self.caller_stats[at + 1])
-            caller.total_ns += self.caller_stats[at + 4]
-            if self.caller_stats[at + 3]:
-                caller.consider(self.caller_stats[at + 2], self.caller_stats[at + 3])
-            holds = counted(self.owned["caller_holds"], row * BUCKETS, BUCKETS)
-            caller.closed += add_counts(caller.holds, holds)
-            add_counts(verdict.holds, holds)
+            at = row * CALLER_ROW
+            holds = counted(self.owned["caller_stats"], at + L_HOLDS, BUCKETS)
+            self.recorder.add_caller(caller, self.owned["caller_stats"][at : at + L_HOLDS], holds)
 
 
 APART = {*PERMANENT, Function.KMAP_FLUSH_UNUSED}
@@ -1562,7 +1595,6 @@ def level_of(flags: longlong) -> longlong:
 @exceptval(check=False)
 def fast_bucket(ns: longlong) -> longlong:
     """As histogram.bucket_of."""
-    shift: longlong = 0
     if cython.compiled and 32 <= ns < 1 << 30:
         # Exponent and first five bits of a double are the bucket but for a constant.
         number: cython.double = ns
@@ -1571,6 +1603,14 @@ def fast_bucket(ns: longlong) -> longlong:
         return cast(longlong, bits >> 47) - BUCKET_BIAS
     if ns < 64:
         return ns
+    return slow_bucket(ns)
+
+
+@cfunc
+@exceptval(check=False)
+def slow_bucket(ns: longlong) -> longlong:
+    """The same of what is long."""
+    shift: longlong = 0
     rest: longlong = ns >> 6
     while rest:
         shift += 1

@@ -43,11 +43,11 @@ _LEVELS = (0, FLAG_SOFTIRQ, FLAG_HARDIRQ, FLAG_NMI)
 class Bridge:
     """One engine's way to its reference."""
 
-    __slots__ = ("_flights", "_kept", "_nesting", "_reference", "_session")
+    __slots__ = ("_flights", "_kept", "_nesting", "_session", "reference")
 
     def __init__(self, reference: Reference) -> None:
         assert isinstance(reference.temporary, Nesting)
-        self._reference = reference
+        self.reference = reference
         self._session = reference.session
         self._nesting = reference.temporary
         self._flights = reference.flights
@@ -57,7 +57,7 @@ class Bridge:
 
     def event(self, event: Event) -> None:
         """Let the reference judge *event*."""
-        self._reference.event(event)
+        self.reference.event(event)
 
     # Stacks.
 
@@ -207,3 +207,39 @@ class Bridge:
     def take_context(self, task_key: int, level: int) -> bool:
         """Whether nothing is under way there, so that the engine can have it back."""
         return self._flights.release_context(task_key, level)
+
+    # Permanent windows.
+
+    def give_permanent(self, nr: int, row: WindowRow) -> Window:
+        """A window of the engine, numbered *nr*, becomes the reference's."""
+        window = self._window(row, None)
+        window.permanent = True
+        self.reference.permanent.adopt(nr, window)
+        return window
+
+    def give_kmaps(
+        self,
+        task_key: int,
+        level: int,
+        flights: list[tuple[FlightRow, Window | None]],
+        done: tuple[FlightRow, Window | None] | None,
+    ) -> None:
+        """As :meth:`give_context`, of kmap(): each call with its window."""
+        made: list[InFlight] = []
+        for row, window in flights:
+            made.append(self._flight(row, None, made[-1] if made else None))
+            made[-1].window = window
+        last = self._flight(done[0], None, None) if done else None
+        if done and last:
+            last.answer, last.window = last.predicted, done[1]
+        self.reference.kmaps.adopt_context(task_key, level, made, last)
+
+    def rests(self, task_key: int, level: int) -> bool:
+        """Whether no call of kmap() is under way there; one that returned last is forgotten
+        then."""
+        return self.reference.kmaps.rests(task_key, level)
+
+    def is_address(self, value: int) -> bool:
+        """Whether a page's number is the address of a window instead."""
+        layout = self._session.layout
+        return layout.is_pkmap(value) or layout.is_window(value)

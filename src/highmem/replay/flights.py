@@ -79,18 +79,18 @@ class _Context:
 class Flights:
     """The calls under way, by task and interrupt level."""
 
-    __slots__ = ("_contexts", "_model", "_session")
+    __slots__ = ("_model", "_session", "contexts")
 
     def __init__(self, session: Session, model: MapModel) -> None:
         self._session = session
         self._model = model
-        self._contexts: dict[tuple[int, int], _Context] = {}
+        self.contexts: dict[tuple[int, int], _Context] = {}
 
     def _context(self, event: Event) -> _Context:
         key = (event.pid or -1 - event.cpu, level_of(event.flags))
-        found = self._contexts.get(key)
+        found = self.contexts.get(key)
         if found is None:
-            found = self._contexts[key] = _Context()
+            found = self.contexts[key] = _Context()
         return found
 
     def enter(self, event: Event) -> None:
@@ -189,7 +189,7 @@ class Flights:
     def _under_way(self, context: _Context, event: Event) -> list[InFlight]:
         flights: list[InFlight] = []
         for level in range(level_of(event.flags)):
-            lower = self._contexts.get((task_key(event), level))
+            lower = self.contexts.get((task_key(event), level))
             if lower is not None:
                 flights += lower.flights
         if flights or not event.flags & FLAG_KNOWN:
@@ -285,7 +285,7 @@ class Flights:
 
     def died(self, event: Event) -> None:
         """A task ended: the call under way, if any, ended it."""
-        context = self._contexts.pop((task_key(event), 0), None)
+        context = self.contexts.pop((task_key(event), 0), None)
         if context is not None:
             for flight in context.flights:
                 flight.died = True
@@ -311,8 +311,8 @@ class Flights:
 
     def lost(self, cpu: int) -> None:
         """Events of *cpu* (-1: any) were lost: calls under way there may have ended."""
-        for key in list(self._contexts):
-            context = self._contexts[key]
+        for key in list(self.contexts):
+            context = self.contexts[key]
             if context.done is not None and cpu in (-1, context.done.cpu):
                 context.done = None
             unsure = [f for f in context.flights if cpu in (-1, f.cpu) and not f.unsure]
@@ -322,33 +322,40 @@ class Flights:
                 flight.value, flight.argument = 0, Argument.NONE
                 self._session.recorder.count("map calls under way when events were lost")
             if not context.flights and context.done is None:
-                del self._contexts[key]
+                del self.contexts[key]
 
     def adopt_context(
         self, task: int, level: int, flights: list[InFlight], done: InFlight | None
     ) -> None:
         """Take over the calls of a task at an interrupt level, outermost first."""
-        self._contexts[task, level] = _Context(flights, done)
+        self.contexts[task, level] = _Context(flights, done)
 
     def release_context(self, task: int, level: int) -> bool:
         """Forget a context if nothing is under way or just done in it; whether that is so."""
-        context = self._contexts.get((task, level))
+        context = self.contexts.get((task, level))
         if context is not None and (context.flights or context.done is not None):
             return False
-        self._contexts.pop((task, level), None)
+        self.contexts.pop((task, level), None)
         return True
+
+    def rests(self, task: int, level: int) -> bool:
+        """Whether no call is under way there; one that returned last is forgotten then."""
+        context = self.contexts.get((task, level))
+        if context is not None and not context.flights:
+            del self.contexts[task, level]
+        return context is None or not context.flights
 
     def end(self) -> None:
         """The recording ended: calls under way stay so."""
         session = self._session
         last = max(session.last_return, session.last_unmap)
-        for (task, _), context in self._contexts.items():
+        for (task, _), context in self.contexts.items():
             flight = context.flights[-1] if context.flights else None
             if flight is None or flight.applied or flight.unsure or flight.line < last:
                 continue
             if session.verdict.last_ns - flight.time < OOPS_NS:
                 session.broke_off(task, flight)
-        calls = [f for c in self._contexts.values() for f in c.flights]
+        calls = [f for c in self.contexts.values() for f in c.flights]
         left = sum(1 for f in calls if f.outer is None and not f.unsure)
         if left:
             session.recorder.count("map calls under way when the recording ended", left)

@@ -36,11 +36,11 @@ class _Complaint(NamedTuple):
 class Kunmaps:
     """The kunmap calls of one recording that are wrong, or seem so."""
 
-    __slots__ = ("_complaints", "_session")
+    __slots__ = ("_session", "complaints")
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._complaints: dict[int, _Complaint] = {}
+        self.complaints: dict[int, _Complaint] = {}
 
     def _line(self, event: Event, what: str) -> str:
         name = self._session.recorder.task_name(event)
@@ -96,11 +96,11 @@ class Kunmaps:
                 certain=certain and sure,
             )
 
-        self._complaints[task_key(event)] = _Complaint(event.line, event.time, sure, report)
+        self.complaints[task_key(event)] = _Complaint(event.line, event.time, sure, report)
 
     def alive(self, event: Event) -> None:
         """The task goes on, so it did not hit the BUG: a kmap is missing from the recording."""
-        complaint = self._complaints.pop(task_key(event), None)
+        complaint = self.complaints.pop(task_key(event), None)
         if complaint is not None:
             self._missing(complaint)
 
@@ -112,7 +112,7 @@ class Kunmaps:
 
     def died(self, event: Event) -> None:
         """A task ended: what it hit is certain."""
-        complaint = self._complaints.pop(task_key(event), None)
+        complaint = self.complaints.pop(task_key(event), None)
         if complaint is None:
             return
         if complaint.sure or event.time - complaint.time < _DEATH_NS:
@@ -122,11 +122,11 @@ class Kunmaps:
 
     def lost(self) -> None:
         """Events were lost: maps of anybody may be among them."""
-        self._complaints.clear()
+        self.complaints.clear()
 
     def finish(self, end_ns: int) -> None:
         """The recording is over."""
-        for complaint in self._complaints.values():
+        for complaint in self.complaints.values():
             last = max(self._session.last_return, self._session.last_unmap)
             ends = complaint.line >= last and end_ns - complaint.time < OOPS_NS
             if complaint.sure and (ends or complaint.line < self._session.last_return):

@@ -6,6 +6,7 @@ need not hold them all.
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -15,7 +16,14 @@ from highmem.trace.schema import Strings
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["MAPPING_COLUMNS", "LayoutSink", "MappingBuilder", "MappingSink", "Mappings"]
+__all__ = [
+    "MAPPING_COLUMNS",
+    "LayoutSink",
+    "MappingBuilder",
+    "MappingSink",
+    "Mappings",
+    "from_rows",
+]
 
 MAPPING_COLUMNS: dict[str, str] = {
     "open_line": "int64",
@@ -49,6 +57,19 @@ class Mappings:
 
     def __len__(self) -> int:
         return len(self.columns["open_line"])
+
+
+def from_rows(numbers: array[int], count: int, strings: Strings) -> Mappings:
+    """The first *count* rows of MAPPING_COLUMNS that stand one after the other in *numbers*."""
+    import numpy as np  # here: without sinks nothing needs it
+
+    width = len(MAPPING_COLUMNS)
+    table = np.frombuffer(numbers, np.int64)[: count * width].reshape(-1, width)
+    columns = {
+        name: table[:, index].astype(dtype)
+        for index, (name, dtype) in enumerate(MAPPING_COLUMNS.items())
+    }
+    return Mappings(columns, strings)
 
 
 class MappingSink(Protocol):

@@ -27,64 +27,71 @@ class Permanent:
     __slots__ = (
         "_from_before",
         "_holders",
-        "_kunmaps",
-        "_last_sure",
-        "_last_unmap",
         "_model",
-        "_owners",
-        "_pages",
-        "_seen",
         "_session",
-        "_sleepers",
+        "_taken",
+        "kunmaps",
+        "last_sure",
+        "last_unmap",
+        "owners",
+        "pages",
+        "seen",
+        "sleepers",
     )
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._model = session.kernel.permanent
-        self._pages: dict[int, Page] = {}
+        self.pages: dict[int, Page] = {}
         """Recorded page pointers to pages of the model; different ones stay different."""
-        self._seen: set[int] = set()
+        self._taken: set[int] = set()
+        """The frames of those pages."""
+        self.seen: set[int] = set()
         """Windows whose state is known, because the recording showed them handed out."""
         self._from_before: set[int] = set()
         """Windows that had been mapped before the recording: their use count is not known."""
-        self._last_sure = False
-        self._last_unmap = 0
+        self.last_sure = False
+        self.last_unmap = 0
         """The last kunmap event: after it the probe may be off."""
-        self._owners: dict[int, list[Window]] = {}
+        self.owners: dict[int, list[Window]] = {}
         """Who holds each window that somebody holds, by its number."""
         self._holders: dict[int, int] = {}
         """How many each task holds, of those that hold any."""
-        self._kunmaps = Kunmaps(session)
+        self.kunmaps = Kunmaps(session)
         session.permanent_at = self._owner_at
-        self._sleepers: dict[int, tuple[Where, str]] = {}
+        self.sleepers: dict[int, tuple[Where, str]] = {}
         """Tasks that entered kmap() while all windows had users: where, and for which page."""
         session.verdict.permanent.size = session.layout.LAST_PKMAP
 
-    def _page(self, value: int) -> Page:
-        page = self._pages.get(value)
+    def page(self, value: int) -> Page:
+        """The page of the model that stands for a recorded pointer."""
+        page = self.pages.get(value)
         if page is None:
             layout = self._session.layout
-            if len(self._pages) >= 8 * layout.LAST_PKMAP:
+            if len(self.pages) >= 8 * layout.LAST_PKMAP:
                 self._drop_unmapped()
             pfn = self._session.memmap.pfn(value)
-            known = pfn is not None and layout.highstart_pfn <= pfn < layout.highend_pfn
-            page = self._session.kernel.pfn_to_page(
-                pfn if known and pfn is not None else self._free_pfn()
-            )
-            self._pages[value] = page
+            if pfn is None or pfn in self._taken or not self._is_high(pfn):
+                pfn = self._free_pfn()
+            page = self._session.kernel.pfn_to_page(pfn)
+            self.pages[value] = page
+            self._taken.add(pfn)
         return page
 
+    def _is_high(self, pfn: int) -> bool:
+        return self._session.layout.highstart_pfn <= pfn < self._session.layout.highend_pfn
+
     def _free_pfn(self) -> int:
-        used = {page.pfn for page in self._pages.values()}
         layout = self._session.layout
         for pfn in range(layout.highstart_pfn, layout.highend_pfn):
-            if pfn not in used:
+            if pfn not in self._taken:
                 return pfn
         raise self._session.memmap.too_small()
 
     def _drop_unmapped(self) -> None:
         address = self._session.kernel.page_address
-        self._pages = {v: page for v, page in self._pages.items() if address(page) is not None}
+        self.pages = {v: page for v, page in self.pages.items() if address(page) is not None}
+        self._taken = {page.pfn for page in self.pages.values()}
 
     # Maps.
 
@@ -94,20 +101,21 @@ class Permanent:
         If all have users it sleeps; that is certain once somebody gives one back before it
         returns.
         """
-        layout, page = self._session.layout, self._pages.get(event.value)
-        if len(self._owners) < layout.LAST_PKMAP:
+        layout, page = self._session.layout, self.pages.get(event.value)
+        if len(self.owners) < layout.LAST_PKMAP:
             return
         if page is not None and self._session.kernel.page_address(page) is not None:
             return
-        self._sleepers[task_key(event)] = (
+        self.sleepers[task_key(event)] = (
             self._session.recorder.where(event),
             self._session.memmap.describe(event.value, event.argument),
         )
 
     def _woken(self) -> None:
         """A window is given back: who waited for one did sleep."""
-        sleepers, self._sleepers = self._sleepers, {}
-        for where, page in sleepers.values():
+        sleepers = list(self.sleepers.values())
+        self.sleepers.clear()
+        for where, page in sleepers:
             self._exhausted(where, page, certain=True)
 
     def apply(self, flight: InFlight, event: Event, actual: int | None) -> None:
@@ -115,12 +123,12 @@ class Permanent:
         session = self._session
         flight.applied = True
         session.verdict.map_calls += 1
-        self._kunmaps.alive(event)
-        if self._sleepers.pop(task_key(event), None) is not None:
+        self.kunmaps.alive(event)
+        if self.sleepers.pop(task_key(event), None) is not None:
             session.recorder.count("calls not judged: events are missing")
         if not flight.high and low_page(flight, actual, session):
             return
-        page = self._page(flight.value)
+        page = self.page(flight.value)
         known = session.kernel.page_address(page)
         flight.depth = 1
         session.verdict.permanent.maps += 1
@@ -143,20 +151,24 @@ class Permanent:
             return
         if not flight.why_not:
             flight.predicted = address
-            self._last_sure = self._last_sure or known is None
+            self.last_sure = self.last_sure or known is None
         self._opened(flight, event, address)
 
     def _opened(self, flight: InFlight, event: Event, address: int) -> None:
         session = self._session
         nr = session.layout.pkmap_nr(address)
-        self._seen.add(nr)
+        self.seen.add(nr)
         flight.window = window = session.window(flight, event, address)
         window.permanent = True
-        self._owners.setdefault(nr, []).append(window)
-        self._holders[window.task_key] = self._holders.get(window.task_key, 0) + 1
+        self.adopt(nr, window)
         stats = session.verdict.permanent
-        stats.windows = len(self._seen)
-        stats.most_in_use = max(stats.most_in_use, len(self._owners))
+        stats.windows = len(self.seen)
+        stats.most_in_use = max(stats.most_in_use, len(self.owners))
+
+    def adopt(self, nr: int, window: Window) -> None:
+        """One more user of window *nr*."""
+        self.owners.setdefault(nr, []).append(window)
+        self._holders[window.task_key] = self._holders.get(window.task_key, 0) + 1
 
     def _expected(self, actual: int) -> bool:
         """Whether a new window at *actual* is one that the model can be held to."""
@@ -164,9 +176,9 @@ class Permanent:
         if not layout.is_pkmap(actual):
             return True
         nr = layout.pkmap_nr(actual)
-        if not self._seen:
+        if not self.seen:
             return False
-        return nr in self._seen or nr == self._peek()
+        return nr in self.seen or nr == self._peek()
 
     def _peek(self, *, flushed: bool = False) -> int:
         """The window that the model's search would hand out now, or after unused ones are
@@ -205,8 +217,8 @@ class Permanent:
         model.pkmap_count[nr] = 1
         session.kernel.addresses.set_page_address(page, actual)
         self._from_before.add(nr)
-        if not self._last_sure:
-            model.last_pkmap_nr = max(nr, model.last_pkmap_nr if self._seen else 0)
+        if not self.last_sure:
+            model.last_pkmap_nr = max(nr, model.last_pkmap_nr if self.seen else 0)
 
     def _exhausted(self, where: Where, page: str, *, certain: bool) -> None:
         size = self._session.layout.LAST_PKMAP
@@ -241,7 +253,7 @@ class Permanent:
             "not known",
             (f"line {flight.line}: {session.memmap.describe(flight.value, flight.argument)}",),
         )
-        self._last_sure = False
+        self.last_sure = False
 
     # Unmaps.
 
@@ -249,26 +261,26 @@ class Permanent:
         """``kunmap`` or ``kunmap_high`` was entered; ``value`` is the page."""
         session = self._session
         session.verdict.permanent.unmaps += 1
-        self._last_unmap = event.line
-        self._kunmaps.alive(event)
-        if self._sleepers:
+        self.last_unmap = event.line
+        self.kunmaps.alive(event)
+        if self.sleepers:
             self._woken()
         if session.layout.is_pkmap(event.value) or session.layout.is_window(event.value):
-            self._kunmaps.address_not_page(event, self._owner_at(event.value))
+            self.kunmaps.address_not_page(event, self._owner_at(event.value))
             return
-        page = self._pages.get(event.value)
+        page = self.pages.get(event.value)
         address = session.kernel.page_address(page) if page is not None else None
         if page is None or address is None:
             self._unmapped(event)
             return
         nr = session.layout.pkmap_nr(address)
-        owners = self._owners.get(nr, [])
+        owners = self.owners.get(nr, [])
         mine = next((w for w in reversed(owners) if w.task_key == task_key(event)), None)
         window = mine or (owners[-1] if owners else None)
         if window is not None:
             owners.remove(window)
             if not owners:
-                del self._owners[nr]
+                del self.owners[nr]
             self._released(window)
             session.recorder.closed(window, event)
         try:
@@ -277,7 +289,7 @@ class Permanent:
             self._model.pkmap_count[nr] = 1
             words = session.words.bug(error)
             # What was mapped before the recording may have more users than were recorded.
-            self._kunmaps.complain(event, words, sure=nr not in self._from_before)
+            self.kunmaps.complain(event, words, sure=nr not in self._from_before)
 
     def _released(self, window: Window) -> None:
         left = self._holders[window.task_key] - 1
@@ -290,24 +302,24 @@ class Permanent:
         """kunmap of a page that is in no permanent window, as far as was recorded."""
         session = self._session
         try:
-            self._model.kunmap_high(self._page(event.value))
+            self._model.kunmap_high(self.page(event.value))
             return
         except KernelBug as error:
             words = session.words.bug(error)
         window = session.window_of_page(event)
         if window is not None:
-            self._kunmaps.mismatched(event, window, words)
+            self.kunmaps.mismatched(event, window, words)
         elif session.head:
             session.recorder.count("kunmap of pages whose kmap was not recorded")
         else:
-            self._kunmaps.complain(event, words, sure=False)
+            self.kunmaps.complain(event, words, sure=False)
 
     def _owner_at(self, address: int) -> Window | None:
         """Who mapped the permanent window at *address* last, of those who still hold it."""
         layout = self._session.layout
         if not layout.is_pkmap(address):
             return None
-        owners = self._owners.get(layout.pkmap_nr(address))
+        owners = self.owners.get(layout.pkmap_nr(address))
         return owners[-1] if owners else None
 
     def flush(self, event: Event) -> None:
@@ -318,26 +330,27 @@ class Permanent:
 
     def lost(self) -> None:
         """Events were lost: maps and unmaps of anybody may be among them."""
-        self._kunmaps.lost()
-        self._sleepers.clear()
-        self._seen.clear()
+        self.kunmaps.lost()
+        self.sleepers.clear()
+        self.seen.clear()
         self._from_before.clear()
-        self._owners.clear()
+        self.owners.clear()
         self._holders.clear()
-        self._last_sure = False
-        for page in self._pages.values():
+        self.last_sure = False
+        for page in self.pages.values():
             if self._session.kernel.page_address(page) is not None:
                 self._session.kernel.addresses.set_page_address(page, None)
-        self._pages.clear()
+        self.pages.clear()
+        self._taken.clear()
         self._model.pkmap_count[:] = [0] * len(self._model.pkmap_count)
 
     def died(self, event: Event) -> None:
         """A task ended: what it hit is certain, what it still holds is likely leaked."""
         key = task_key(event)
-        self._kunmaps.died(event)
+        self.kunmaps.died(event)
         if key not in self._holders:
             return
-        for owners in self._owners.values():
+        for owners in self.owners.values():
             for window in owners:
                 if window.task_key == key:
                     window.switched_line = event.line
@@ -345,19 +358,19 @@ class Permanent:
     def finish(self) -> None:
         """The recording is over."""
         session = self._session
-        self._kunmaps.finish(session.verdict.last_ns)
-        for where, page in self._sleepers.values():
+        self.kunmaps.finish(session.verdict.last_ns)
+        for where, page in self.sleepers.values():
             if session.verdict.permanent.unmaps:
                 self._exhausted(where, page, certain=False)
             else:
                 session.recorder.count("calls not judged: no kunmap was recorded")
-        later = max(self._last_unmap, session.last_unmap)
-        for owners in self._owners.values():
+        later = max(self.last_unmap, session.last_unmap)
+        for owners in self.owners.values():
             for window in owners:
                 session.recorder.mapping(window, 0, -1)
                 if not window.switched_line or window.line in session.explained:
                     continue
-                if window.page_value and self._last_unmap and window.switched_line < later:
+                if window.page_value and self.last_unmap and window.switched_line < later:
                     self._leaked(window)
                 else:
                     session.recorder.count("permanent windows whose kunmap may not be recorded")

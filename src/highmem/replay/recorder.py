@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from highmem.replay.histogram import bucket_of
+from highmem.replay.histogram import add_counts, bucket_of
 from highmem.replay.mappings import MappingBuilder
 from highmem.replay.state import Event, InFlight, Window
 from highmem.replay.verdict import CallerStats, CpuStats, TaskStats, Verdict
@@ -107,6 +108,35 @@ class Recorder:
         stats.total_ns += held
         stats.holds[bucket] = stats.holds.get(bucket, 0) + 1
         stats.consider(held, window.line)
+
+    def add_cpu(self, cpu: int, low: int, unmaps: int, depths: dict[int, int]) -> None:
+        """Add what an engine counted on one CPU: map calls of *low* pages, unmaps of windows, and
+        windows by their depth."""
+        verdict = self.verdict
+        if low or unmaps or depths:
+            maps = low + add_counts(verdict.depths, depths)
+            stats = self.cpu(cpu)
+            stats.maps += maps
+            stats.unmaps += unmaps
+            stats.deepest = max(stats.deepest, *depths, 0)
+            verdict.map_calls += maps
+            verdict.unmap_calls += unmaps
+
+    def add_caller(
+        self, stats: CallerStats | None, numbers: Sequence[int], holds: dict[int, int]
+    ) -> None:
+        """The same of one caller: maps, deepest, longest_ns, longest_line and total_ns; None
+        stands for windows whose caller was not recorded."""
+        closed = add_counts(self.verdict.holds, holds)
+        if stats is not None:
+            maps, deepest, longest, line, total, *_ = numbers
+            stats.maps += maps
+            stats.deepest = max(stats.deepest, deepest)
+            stats.total_ns += total
+            stats.closed += closed
+            add_counts(stats.holds, holds)
+            if line:
+                stats.consider(longest, line)
 
     def mapping(self, window: Window, close_line: int, close_ns: int) -> None:
         """Hand *window* on as a row of MAPPING_COLUMNS."""

@@ -30,7 +30,8 @@ FIELDS = tuple(COLUMNS)
 class Reference:
     """Feed it the batches of one recording, then :meth:`finish`.
 
-    ``session``, ``temporary`` and ``flights`` are what an engine shares with it.
+    ``session``, ``temporary``, ``flights``, ``permanent`` and ``kmaps`` are what an engine shares
+    with it.
     """
 
     def __init__(
@@ -45,10 +46,10 @@ class Reference:
         self.temporary: Nesting | Typed = (
             Typed(session) if profile.era is Era.TYPED else Nesting(session)
         )
-        self._permanent = Permanent(session)
-        windows, permanent = self.temporary, self._permanent
+        self.permanent = Permanent(session)
+        windows, permanent = self.temporary, self.permanent
         self.flights = Flights(session, MapModel(windows.apply, windows.judge, windows.ahead))
-        self._kmaps = Flights(session, MapModel(permanent.apply, permanent.judge))
+        self.kmaps = Flights(session, MapModel(permanent.apply, permanent.judge))
         self._first_loss: Where | None = None
         self._verdict = verdict
         self._max_cpu = profile.nr_cpus - 1
@@ -92,24 +93,24 @@ class Reference:
         verdict.last_ns = max(verdict.last_ns, event.time)
         if kind == Kind.MAP:
             if event.function in PERMANENT:
-                self._permanent.enter(event)
-                self._kmaps.enter(event)
+                self.permanent.enter(event)
+                self.kmaps.enter(event)
             else:
                 self.flights.enter(event)
         elif kind == Kind.MAP_RETURN:
             self.session.last_return = event.line
-            (self._kmaps if event.function in PERMANENT else self.flights).leave(event)
+            (self.kmaps if event.function in PERMANENT else self.flights).leave(event)
         elif kind == Kind.UNMAP:
             self._unmap(event)
         elif kind == Kind.SWITCH:
             self._switch(event)
         elif kind == Kind.FLUSH:
-            self._permanent.flush(event)
+            self.permanent.flush(event)
 
     def _unmap(self, event: Event) -> None:
         if event.function in PERMANENT:
-            self._kmaps.over(event)
-            self._permanent.unmap(event)
+            self.kmaps.over(event)
+            self.permanent.unmap(event)
         else:
             self._verdict.unmap_calls += 1
             self.session.last_unmap = event.line
@@ -122,17 +123,17 @@ class Reference:
         dead = event.pid != 0 and self.session.strings[event.state][:1] in ("X", "Z")
         if dead:
             self.flights.died(event)
-            self._kmaps.died(event)
+            self.kmaps.died(event)
         self.temporary.switch(event, dead)
         if dead:
-            self._permanent.died(event)
+            self.permanent.died(event)
 
     def _lost(self, event: Event) -> None:
         session = self.session
         session.lost_at[event.cpu] = event.line
         self.flights.lost(event.cpu)
-        self._kmaps.lost(event.cpu)
-        self._permanent.lost()
+        self.kmaps.lost(event.cpu)
+        self.permanent.lost()
         if isinstance(self.temporary, Typed):
             self.temporary.lost(event.cpu)
         if self._first_loss is None:
@@ -145,9 +146,9 @@ class Reference:
         """The verdict, once all batches are in."""
         session, verdict = self.session, self._verdict
         self.flights.end()
-        self._kmaps.end()
+        self.kmaps.end()
         self.temporary.finish(verdict.last_ns)
-        self._permanent.finish()
+        self.permanent.finish()
         session.unmap_doubts.end()
         if session.memmap.disagreements:
             session.recorder.count(
