@@ -54,7 +54,6 @@ except ImportError:
 from highmem.compiled import load, load_source
 from highmem.replay import bridge
 from highmem.replay.flights import INNER, WINDOW_ONLY
-from highmem.replay.histogram import counted
 from highmem.replay.mappings import from_rows
 from highmem.replay.reference import FIELDS, PERMANENT, Reference
 from highmem.replay.state import Event
@@ -200,7 +199,7 @@ FIRST_ROOM = cython.declare(cython.int, 64)  # table
 
 
 def _zeros(length: int) -> array[int]:
-    return array("q", bytes(8 * length))
+    return array("q", (0,)) * length
 
 
 def _more(old: array[int], length: int) -> array[int]:
@@ -1562,20 +1561,27 @@ class Engine:
         at: longlong
         for number in range(self.max_cpu + 1):
             at = number * CPU_ROW
-            depths = counted(self.owned["cpus"], at + U_DEPTHS, DEEP + 1)
+            depths = counted(_row(self.cpus, at + U_DEPTHS), DEEP + 1)
             self.recorder.add_cpu(number, self.cpus[at + U_LOW], self.cpus[at + U_UNMAPS], depths)
         for row, task in enumerate(self.task_objects):
             task.maps += self.task_stats[row * TASK_ROW]
             task.deepest = max(task.deepest, self.task_stats[row * TASK_ROW + 1])
         for row, caller in enumerate(self.caller_objects):
             at = row * CALLER_ROW
-            holds = counted(self.owned["caller_stats"], at + L_HOLDS, BUCKETS)
+            holds = counted(_row(self.caller_stats, at + L_HOLDS), BUCKETS)
             self.recorder.add_caller(caller, self.owned["caller_stats"][at : at + L_HOLDS], holds)
 
 
 APART = {*PERMANENT, Function.KMAP_FLUSH_UNUSED}
 """Permanent windows have no part in the stacks and contexts of the temporary ones, unless the
 reference asks."""
+
+
+@cfunc
+def counted(numbers: p_longlong, length: Py_ssize_t) -> dict[int, int]:
+    """Of *length* numbers those that are not 0, by their place."""
+    i: Py_ssize_t
+    return {i: numbers[i] for i in range(length) if numbers[i]}
 
 
 @cfunc

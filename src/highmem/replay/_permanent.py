@@ -94,7 +94,7 @@ FIRST_ROOM = cython.declare(cython.int, 64)  # table
 
 
 def _zeros(length: int) -> array[int]:
-    return array("q", bytes(8 * length))
+    return array("q", (0,)) * length
 
 
 @cython.final

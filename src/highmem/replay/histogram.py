@@ -6,9 +6,9 @@ a percentile is the bucket's upper end, so it is at most 3.2 % too high.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-__all__ = ["add_counts", "bucket_of", "counted", "percentile", "upper_end"]
+__all__ = ["add_counts", "bucket_of", "percentile", "upper_end"]
 
 _SUB_BITS = 5
 
@@ -38,12 +38,6 @@ def percentile(counts: Mapping[int, int], share: float) -> int:
         if seen >= wanted:
             return upper_end(bucket)
     return 0
-
-
-def counted(numbers: Sequence[int], start: int, length: int) -> dict[int, int]:
-    """Of *length* numbers from *start* on those that are not 0, by their place from there on."""
-    part = numbers[start : start + length]
-    return {index: count for index, count in enumerate(part) if count}
 
 
 def add_counts(counts: dict[int, int], more: Mapping[int, int]) -> int:
