@@ -195,6 +195,32 @@ def test_a_kmap_that_finds_all_windows_in_use_is_judged_alike(engine: ModuleType
     assert JUDGED["engine"] > 1000
 
 
+@pytest.mark.parametrize("engine", WAYS)
+@pytest.mark.parametrize("unmapped", [False, True])
+def test_a_kmap_whose_entry_is_missing_returns_alike(engine: ModuleType, unmapped: bool) -> None:
+    profile = load_profile("debian-5.10-686-pae")
+    maker = Maker(profile, 1, faults=0.0)
+    kmaps, layout = Kmaps(maker.stream), maker.stream.layout
+    kmaps.last = 0
+    maker.map(0, 1, 0)
+    maker.close(0, 1, 0)
+    size = layout.geometry.sizeof_struct_page
+    task: dict[str, Any] = {"cpu": 0, "pid": 1, "flags": 0}
+    for n in (0, 1):
+        page = MEM_MAP + (layout.highstart_pfn + n) * size
+        kmaps.event(task, Kind.MAP, Function.KMAP_HIGH, Argument.PAGE, page)
+        address = layout.pkmap_address(kmaps.window(page))
+        kmaps.back(task, [Function.KMAP_HIGH], address)
+    if unmapped:
+        kmaps.event(task, Kind.UNMAP, Function.KUNMAP_HIGH, Argument.PAGE, page)
+    kmaps.back(task, [Function.KMAP], address)
+    batches = maker.batches(0, 100)
+    JUDGED.clear()
+    expected = judge(None, profile, batches, maker.stream.strings)
+    assert judge(engine, profile, batches, maker.stream.strings) == expected
+    assert JUDGED["engine"] >= 2
+
+
 def test_two_pointers_are_two_pages_of_the_model() -> None:
     profile, strings = load_profile("debian-5.10-686"), Strings()
     verdict = Verdict("none", "test", profile, "given", Account())
