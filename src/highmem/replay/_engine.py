@@ -1580,7 +1580,6 @@ reference asks."""
 @cfunc
 def counted(numbers: p_longlong, length: Py_ssize_t) -> dict[int, int]:
     """Of *length* numbers those that are not 0, by their place."""
-    i: Py_ssize_t
     return {i: numbers[i] for i in range(length) if numbers[i]}
 
 
