@@ -168,14 +168,15 @@ class Table:
         self.row(name, cost.cpu, count, size, cost.wall, cost.peak)
 
     def goal(self, what: str, measured: str, wanted: str, met: bool) -> None:
-        """Keep a goal for the end."""
+        """Keep a goal for the end; without what is *wanted*, only a ratio to be told."""
         self._goals.append((what, measured, wanted, met))
 
     def goals(self) -> None:
         """Print all goals."""
         print(f"\n{'goal':<58}{'measured':>9}{'wanted':>10}")
         for what, measured, wanted, met in self._goals:
-            print(f"{what:<58}{measured:>9}{wanted:>10}  {'met' if met else 'MISSED'}")
+            verdict = ("met" if met else "MISSED") if wanted else ""
+            print(f"{what:<58}{measured:>9}{wanted:>10}  {verdict}".rstrip())
 
 
 def measure_text(table: Table, path: Path, lines: int) -> tuple[float, float]:
@@ -310,7 +311,9 @@ def measure_engine(table: Table, path: Path) -> None:
             print(f"  {right:,} right, {maps:,} maps, {unmaps:,} unmaps, {odd:,} odd")
             for what, mine in (("engine", engine), ("engine, temporary windows", alone)):
                 ratio = spent / 1e9 / mine
-                table.goal(f"{what} : {name}", f"{ratio:.2f}", ">= 0.70", ratio >= 0.7)
+                # The verdict has statistics: without them the program does less than the engine.
+                wanted = ">= 0.70" if options and mine is engine else ""
+                table.goal(f"{what} : {name}", f"{ratio:.2f}", wanted, ratio >= 0.7)
 
 
 def measure_small(table: Table) -> None:
