@@ -12,7 +12,7 @@ from typing import Any
 
 from highmem.lint.paths.values import Value, leaves
 
-__all__ = ["Summaries", "Summary", "portable", "resolve", "resolve_place"]
+__all__ = ["Summaries", "Summary", "parts", "portable", "resolve", "resolve_place"]
 
 _MOST = 12
 
@@ -91,12 +91,13 @@ def portable(value: Value, parameters: tuple[str, ...]) -> bool:
     return (
         bool(symbols)
         and all(leaf[0] == "v" and leaf[1] in parameters for leaf in symbols)
-        and _parts(value) <= _MOST
+        and parts(value) <= _MOST
     )
 
 
-def _parts(value: Value) -> int:
-    return 1 + sum(_parts(part) for part in value if isinstance(part, tuple))
+def parts(value: Value) -> int:
+    """How many values it is made of, itself counted."""
+    return 1 + sum(parts(part) for part in value if isinstance(part, tuple))
 
 
 def resolve(value: Value, given: Mapping[str, Value], content: Callable[[Value], Value]) -> Value:

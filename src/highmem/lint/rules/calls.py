@@ -15,7 +15,7 @@ from highmem.findings import Confidence
 from highmem.lint.api import ApiTable, Close, Iterator, Open
 from highmem.lint.paths.evaluate import evaluate, forget_members, place_of
 from highmem.lint.paths.state import State, Window
-from highmem.lint.paths.summaries import Summary, resolve, resolve_place
+from highmem.lint.paths.summaries import Summary, parts, resolve, resolve_place
 from highmem.lint.paths.values import Value, leaves, mentions_window, root, window_of
 from highmem.lint.rules.access import Accesses
 from highmem.lint.rules.atomic import Atomic
@@ -48,6 +48,9 @@ _MAY_FAIL = frozenset(
     {"read_mapping_page", "read_cache_page", "read_cache_page_gfp", "shmem_read_mapping_page",
      "ext2_get_page", "get_page_from_gfn"}
 )  # fmt: skip
+_NEAR = 4
+"""Up to a member of a struct in what a parameter points to: what a callee may unmap deeper inside
+is of no use to callers, and there are hundreds of them."""
 _OFFSETS = re.compile(r"off|pos|start|from|base|skip|delta|head|hdr|idx|index|[Oo]ffset")
 _IN_PAGE = re.compile(r"~\s*PAGE_MASK|%\s*PAGE_SIZE|PAGE_SIZE\s*-\s*1|offset_in_")
 _PUBLISHERS = frozenset(
@@ -345,7 +348,7 @@ class Calls(Exits, Accesses, PageAddresses, Atomic):
             elif self.from_parameter(value):
                 if always:
                     state.closes |= {(value, family)}
-                else:
+                elif parts(value) <= _NEAR:
                     self.may_close.add((value, family))
             else:
                 self._given_up(state, instr, close, value)
