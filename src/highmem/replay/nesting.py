@@ -274,11 +274,13 @@ class Nesting:
         # The model put its window elsewhere: take it off, and put it where the kernel's is.
         mine = bool(stack.windows) and stack.windows[-1] is flight.window
         window = stack.windows.pop() if mine else None
-        self._adopt(stack, slot + 1)
-        flight.depth = len(stack.windows)
         if window is not None:
             window.address = actual
-            stack.windows[-1] = window
+        # Below its CPU's own slots (stack era) there is room for it only once it is there.
+        self._driver.set_depth(slot + 1)
+        stack.resize(slot)
+        stack.windows.append(window)
+        flight.depth = len(stack.windows)
         # If it was this address that is wrong, the next one will not fit it.
         stack.knowledge = Knowledge.ASSUMED
 
