@@ -166,14 +166,21 @@ def test_real_recordings_get_the_reference_s_verdict(engine: ModuleType, sample:
     assert expected[0]["predictions"]["right"] > 1000
 
 
-@pytest.mark.parametrize("engine", WAYS)
-def test_a_kmap_that_finds_all_windows_in_use_is_judged_alike(engine: ModuleType) -> None:
+def of_kmaps() -> tuple[Profile, Maker, Kmaps]:
+    """A stream for calls of permanent windows from the first window on, after a complete call."""
     profile = load_profile("debian-5.10-686-pae")
     maker = Maker(profile, 1, faults=0.0)
-    kmaps, layout = Kmaps(maker.stream), maker.stream.layout
+    kmaps = Kmaps(maker.stream)
     kmaps.last = 0
     maker.map(0, 1, 0)
     maker.close(0, 1, 0)
+    return profile, maker, kmaps
+
+
+@pytest.mark.parametrize("engine", WAYS)
+def test_a_kmap_that_finds_all_windows_in_use_is_judged_alike(engine: ModuleType) -> None:
+    profile, maker, kmaps = of_kmaps()
+    layout = maker.stream.layout
     size = layout.geometry.sizeof_struct_page
     pages = [MEM_MAP + (layout.highstart_pfn + n) * size for n in range(kmaps.size + 1)]
     tasks: list[dict[str, Any]] = [{"cpu": 0, "pid": pid, "flags": 0} for pid in (1, 2)]
@@ -198,12 +205,8 @@ def test_a_kmap_that_finds_all_windows_in_use_is_judged_alike(engine: ModuleType
 @pytest.mark.parametrize("engine", WAYS)
 @pytest.mark.parametrize("unmapped", [False, True])
 def test_a_kmap_whose_entry_is_missing_returns_alike(engine: ModuleType, unmapped: bool) -> None:
-    profile = load_profile("debian-5.10-686-pae")
-    maker = Maker(profile, 1, faults=0.0)
-    kmaps, layout = Kmaps(maker.stream), maker.stream.layout
-    kmaps.last = 0
-    maker.map(0, 1, 0)
-    maker.close(0, 1, 0)
+    profile, maker, kmaps = of_kmaps()
+    layout = maker.stream.layout
     size = layout.geometry.sizeof_struct_page
     task: dict[str, Any] = {"cpu": 0, "pid": 1, "flags": 0}
     for n in (0, 1):

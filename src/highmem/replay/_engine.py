@@ -171,6 +171,7 @@ THEIRS = cython.declare(cython.int, 5)  # table
 FRAMED = cython.declare(cython.int, 1 << 8)  # table
 RETURNED = cython.declare(cython.int, 1 << 9)  # table
 assert (DEEP, HIGH, FRAMED, RETURNED) == bridge.NUMBERS
+assert (CALLED, CALLED_LOW, CLOSED, THEIRS, KMAPPED) == bridge.OUTCOMES
 # A CPU: statistics, the last loss that may concern it, and where its windows begin.
 U_LOW = cython.declare(cython.int, 0)  # map calls of low pages  # table
 U_UNMAPS = cython.declare(cython.int, 1)  # table

@@ -14,7 +14,6 @@ Plain Python that Cython compiles (pure Python mode); interpreted it does the sa
 
 from __future__ import annotations
 
-from array import array
 from typing import Any
 
 try:
@@ -24,8 +23,9 @@ except ImportError:
     from highmem import _cython as cython
     from highmem._cython import Py_ssize_t, bint, cfunc, exceptval, longlong
 
-from highmem.replay.bridge import NUMBERS, Bridge
+from highmem.replay.bridge import NUMBERS, OUTCOMES, Bridge
 from highmem.replay.flights import WINDOW_ONLY
+from highmem.trace.buffers import zeros
 from highmem.trace.schema import Argument, Batch, Function, Kind
 
 __all__ = ["COMPILED", "Kmaps"]
@@ -88,13 +88,11 @@ W_BELOW = cython.declare(cython.int, 12)  # table
 W_ROW = cython.declare(cython.int, 16)  # table
 FRAMED = cython.declare(cython.int, 1 << 8)  # table
 RETURNED = cython.declare(cython.int, 1 << 9)  # table
-PERMANENT = cython.declare(cython.int, 1 << 10)  # table
+KMAPPED = cython.declare(cython.int, 10)  # table
+PERMANENT = cython.declare(cython.int, 1 << KMAPPED)  # table
 assert NUMBERS[1:] == (HIGH, FRAMED, RETURNED)
+assert OUTCOMES == (CALLED, CALLED_LOW, CLOSED, THEIRS, KMAPPED)
 FIRST_ROOM = cython.declare(cython.int, 64)  # table
-
-
-def _zeros(length: int) -> array[int]:
-    return array("q", (0,)) * length
 
 
 @cython.final
@@ -180,13 +178,13 @@ class Kmaps:
         self.theirs = reference.kmaps.contexts
         self.windows_at = {}
         self.busy = []
-        self.calls = _zeros(FIRST_ROOM * C_ROW)
+        self.calls = zeros(FIRST_ROOM * C_ROW, "int64")
         self.call_room = self.window_room = FIRST_ROOM
-        self.windows = _zeros(FIRST_ROOM * W_ROW)
+        self.windows = zeros(FIRST_ROOM * W_ROW, "int64")
         self.free_window = 0
         self.link(1)
-        self.top, self.since = _zeros(self.size), _zeros(self.size)
-        self.row = _zeros(W_ROW)
+        self.top, self.since = zeros(self.size, "int64"), zeros(self.size, "int64")
+        self.row = zeros(W_ROW, "int64")
         self.last = self.row
         self.clock = self.open = self.alone = self.judged = 0
         self.right = self.maps = self.low_maps = self.reused = self.unmaps = 0
@@ -241,10 +239,10 @@ class Kmaps:
             self.busy.append(at)
         return done
 
-    def more(self, old: Any) -> array[int]:
+    def more(self, old: Any) -> memoryview:
         """Twice the room for rows."""
-        new = _zeros(2 * len(old))
-        memoryview(new)[: len(old)] = memoryview(old)
+        new = zeros(2 * len(old), "int64")
+        new[: len(old)] = memoryview(old)
         return new
 
     def link(self, first: int) -> None:

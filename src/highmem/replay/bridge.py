@@ -22,13 +22,18 @@ from highmem.trace.schema import (
     Function,
 )
 
-__all__ = ["NUMBERS", "Bridge"]
+__all__ = ["NUMBERS", "OUTCOMES", "Bridge"]
 
 MOST_PLAIN = 40
 """Windows that a stack of the engine can hold."""
 HIGH, FRAMED, RETURNED = 1 << 16, 1 << 8, 1 << 9
 NUMBERS = MOST_PLAIN, HIGH, FRAMED, RETURNED
 """What the engine has to agree on."""
+KMAPPED = 10
+"""The bit of a window's *what* that says that it is a permanent one."""
+OUTCOMES = 2, 3, 4, 5, KMAPPED
+"""What the engine and its part for permanent windows have to agree on: what became of an event
+(called, called with a low page, closed, the reference's alone), and KMAPPED."""
 
 WindowRow = tuple[int, ...]
 """address, page, what (its argument, FRAMED: described with its frame, RETURNED), task key, flags,

@@ -21,7 +21,7 @@ from highmem.lint.api import ApiTable, Family
 from highmem.lint.paths.evaluate import FileFacts, Names, Typing, evaluate, place_of
 from highmem.lint.paths.state import State, Trail, Window
 from highmem.lint.paths.summaries import Summaries, Summary, portable
-from highmem.lint.paths.values import Value, WindowId, window_of
+from highmem.lint.paths.values import Value, WindowId, outermost, window_of
 from highmem.lint.syntax.graph import Block, Expr, Graph, Instr, names_in
 from highmem.lint.syntax.source import Function, Source
 
@@ -203,8 +203,7 @@ class Context:
 
     def outside(self, place: Value) -> bool:
         """Whether others can read the place after the function has returned."""
-        while place[0] == "fld":
-            place = place[1]
+        place = outermost(place)
         if place[0] == "v":
             return place[1] not in self.graph.locals
         if place[0] != "deref":

@@ -36,6 +36,7 @@ __all__ = [
     "mentions_window",
     "names_of",
     "number",
+    "outermost",
     "rename",
     "rename_all",
     "root",
@@ -197,6 +198,14 @@ def root(place: tuple[Any, ...]) -> tuple[Any, ...]:
             place = place[2]
         else:
             return place
+
+
+@cython.ccall
+def outermost(place: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The struct, or the element of an array, that a member is in."""
+    while place[0] == "fld":
+        place = place[1]
+    return place
 
 
 @cython.ccall

@@ -16,7 +16,14 @@ from highmem.lint.api import ApiTable, Close, Iterator, Open
 from highmem.lint.paths.evaluate import evaluate, forget_members, place_of
 from highmem.lint.paths.state import State, Window
 from highmem.lint.paths.summaries import Summary, parts, resolve, resolve_place
-from highmem.lint.paths.values import Value, leaves, mentions_window, root, window_of
+from highmem.lint.paths.values import (
+    Value,
+    leaves,
+    mentions_window,
+    outermost,
+    root,
+    window_of,
+)
 from highmem.lint.rules.access import Accesses
 from highmem.lint.rules.atomic import Atomic
 from highmem.lint.rules.deprecated import DEPRECATED, needs_atomic
@@ -368,14 +375,14 @@ class Calls(Exits, Accesses, PageAddresses, Atomic):
         same = [window for window in state.open_windows() if window.family == family]
         if self.table.families[family].by != "address":
             return [window for window in same if _array(window.what) == _array(value)]
-        place = _outermost(template)
+        place = outermost(template)
         if place[0] != "deref":
             return []
         array = _array(resolve_place(place, given, _content(state)))
         return [
             window
             for window in same
-            if any(_array(_outermost(place)) == array for place in state.holders(window.id))
+            if any(_array(outermost(place)) == array for place in state.holders(window.id))
         ]
 
     def _open_for(
@@ -507,13 +514,6 @@ def _array(page: Value) -> Value:
     while pointer[0] == "bin":
         pointer = pointer[2]
     return pointer
-
-
-def _outermost(place: Value) -> Value:
-    """The struct, or the element, that a member is in."""
-    while place[0] == "fld":
-        place = place[1]
-    return place
 
 
 def _around(place: Value) -> set[Value]:

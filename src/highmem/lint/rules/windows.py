@@ -8,7 +8,7 @@ from highmem.findings import Confidence
 from highmem.lint.api import Close
 from highmem.lint.paths.context import weaker
 from highmem.lint.paths.state import State, Window
-from highmem.lint.paths.values import PAGE_SIZE, ZERO, Value, leaves
+from highmem.lint.paths.values import PAGE_SIZE, ZERO, Value, leaves, outermost
 from highmem.lint.rules.deprecated import Deprecated
 from highmem.lint.rules.guards import Guards
 from highmem.lint.syntax.graph import Expr, Instr
@@ -130,8 +130,7 @@ class Windows(Guards, Deprecated):
     def indexed(self, window: Window, state: State) -> bool:
         """Whether the address is in an array, at an index that cannot be told."""
         for place in state.holders(window.id):
-            while place[0] == "fld":
-                place = place[1]
+            place = outermost(place)
             if place[0] != "deref":
                 continue
             constant = place[1][0] != "bin" or place[1][3][0] == "n"
