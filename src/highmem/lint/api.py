@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,11 @@ class ApiTable:
     def names(self) -> frozenset[str]:
         """Every call that maps, unmaps or steps."""
         return frozenset((*self.opens, *self.closes, *self.iterators))
+
+    def without(self, names: frozenset[str]) -> ApiTable:
+        """It without these calls that map."""
+        opens = {name: one for name, one in self.opens.items() if name not in names}
+        return replace(self, opens=opens)
 
 
 def load_api(extra: Iterable[Path | str] = ()) -> ApiTable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from highmem.lint.paths.summaries import Summaries, Summary
 from highmem.lint.result import FileReport
 from highmem.lint.rules.pageaddr import ADDRESS_CALLS
 from highmem.lint.syntax.lower import make_parser
-from highmem.lint.syntax.source import Rejected, read_source
+from highmem.lint.syntax.source import Rejected, Source, read_source
 
 if TYPE_CHECKING:
     from tree_sitter import Parser
@@ -75,6 +76,7 @@ def analyse(
         source = read_source(data, path)
     except Rejected as cause:
         return Outcome(FileReport(path, rejected=str(cause)))
+    table = _fitting(table, source)
     summaries = Summaries({summary.name: summary for summary in known})
     given = frozenset(summaries.shared)
     analysis = FileAnalysis(source, table, summaries, _parser(), scope or Scope(), memo)
@@ -95,6 +97,21 @@ def analyse(
         tuple(sorted(analysis.asked - own)),
         analysis.memo,
     )
+
+
+def _fitting(table: ApiTable, source: Source) -> ApiTable:
+    """The table without calls that the file defines itself and that return nothing there: they
+    only have the name of one that returns an address."""
+    others = frozenset(
+        function.name
+        for function in source.functions
+        if function.name in table.opens
+        and re.search(
+            rf"\bvoid\s+(?:__\w+\s+)*{function.name}\s*\(",
+            source.code[function.start : function.body],
+        )
+    )
+    return table.without(others) if others else table
 
 
 @functools.cache

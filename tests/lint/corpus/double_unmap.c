@@ -311,3 +311,17 @@ static void unmap_in_else(struct page *a, struct page *b, bool both)
 	}
 	kunmap_atomic(x);
 }
+
+static void weir_open_gates(struct weir *weir, struct scatterlist *sg, int nr)
+{
+	struct gate_plan plan = { .copy = weir->copies };
+	int i;
+
+	for_each_sg(sg, sg, nr, i) {
+		if (plan.copy)
+			plan.at = kmap_atomic(sg_page(sg));
+		weir_each_gate(sg, &plan);
+		if (plan.copy)
+			kunmap_atomic(plan.at);
+	}
+}

@@ -22,7 +22,7 @@ except ImportError:
 from highmem.lint.paths.facts import assume
 from highmem.lint.paths.forget import KNOWN, Forgetting
 from highmem.lint.paths.state import State
-from highmem.lint.paths.values import Value, root
+from highmem.lint.paths.values import ZERO, Value, leaves, root
 from highmem.lint.rules.calls import Calls
 from highmem.lint.syntax.graph import Block, Instr
 from highmem.lint.syntax.liveness import Liveness
@@ -188,7 +188,7 @@ class Interpreter(Calls):
         told = state.windows and block.end
         other = state.copy()
         taken = [(True, yes, state)] if assume(state, value, True) else []
-        if assume(other, value, False):
+        if not (taken and self._runs(number, value)) and assume(other, value, False):
             taken.append((False, no, other))
         both = len(taken) == 2
         found: list[tuple[int, State]] = []
@@ -201,6 +201,18 @@ class Interpreter(Calls):
                     after.note(block.start, "yes" if truth else "no", block.end)
             found += self._to(number, target, after)
         return found
+
+    def _runs(self, number: int, value: Value) -> bool:
+        """Whether it asks if a loop begins that counts from 0 to a constant in capitals.
+
+        Nobody writes such a loop to have it run not even once.
+        """
+        if number not in self.heads or value[:3] != ("bin", "<", ZERO):
+            return False
+        names = leaves(value[3])
+        return bool(names) and all(
+            one[0] == "v" and one[1].isupper() and one[1] not in self.graph.locals for one in names
+        )
 
     def _to(self, number: int, target: int, state: State) -> list[tuple[int, State]]:
         """Go to a block; along a back edge the loop's counters become unknown."""

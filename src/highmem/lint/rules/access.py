@@ -56,7 +56,7 @@ class Accesses(Context):
     ) -> None:
         if window.id[1] or self._mapped_otherwise(window, state):
             return
-        if self._next_turn(window, start) or state.merged:
+        if self._next_turn(window, start) or state.merged or window.given:
             sure = Confidence.POSSIBLE
         line = self.source.position(window.closed_at)[0]
         what = f"{self.named(window, state)} {how} after line {line} unmapped it"

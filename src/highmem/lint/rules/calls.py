@@ -425,6 +425,8 @@ class Calls(Exits, Accesses, PageAddresses, Atomic):
             if publishes:
                 self._published(name, instr, value, state)
             for window in list(state.windows.values()):
+                if window.status == "closed" and self._in_struct(value, window, state):
+                    state.change(window, given=name or "a function pointer")
                 if window.status == "open" and self._reaches(value, window, state):
                     self.use(window, state)
                     window = state.windows[window.id]
@@ -451,6 +453,12 @@ class Calls(Exits, Accesses, PageAddresses, Atomic):
                 if place == base:
                     return True
         return False
+
+    def _in_struct(self, value: Value, window: Window, state: State) -> bool:
+        """Whether a callee that gets *value* could write another address over the window's."""
+        if window_of(value) is not None or self.family(window).by != "address":
+            return False
+        return value != window.what and self._reaches(value, window, state)
 
     def _published(self, name: str, instr: Instr, value: Value, state: State) -> None:
         """A window that another thread gets to see."""

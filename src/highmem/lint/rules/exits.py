@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 
@@ -14,6 +15,10 @@ from highmem.lint.rules.windows import Windows
 from highmem.lint.syntax.graph import Block
 
 __all__ = ["End", "Exits"]
+
+_VOID = re.compile(r"\(\s*void\s*\)\s*$")
+_NEAR = 16
+"""Bytes before a call that are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +184,7 @@ class Exits(Windows):
         if self._in_array(window, state):
             # Some loop unmaps what this loop mapped; whether all of it cannot be told.
             sure = Confidence.POSSIBLE
-        if self._handed_out(window, state):
+        if self._handed_out(window, state) or self._cast_away(window):
             sure = Confidence.POSSIBLE
         held = " (it was mapped again in a loop)" if window.id[1] else ""
         what = f"{self.named(window, state)} is not unmapped when the function returns{held}"
@@ -196,6 +201,13 @@ class Exits(Windows):
         owner = page[1][1]
         places = [place for place, value in state.env.items() if value == owner]
         return any(place[0] != "tmp" and self.outside(place) for place in places)
+
+    def _cast_away(self, window: Window) -> bool:
+        """``(void)kmap_atomic(page)``: that nobody has the address is meant."""
+        if self.family(window).by != "address":
+            return False  # page_address() tells it
+        before = max(0, window.id[0] - _NEAR), window.id[0]
+        return _VOID.search(self.source.code, *before) is not None
 
     def _in_array(self, window: Window, state: State) -> bool:
         loops = set(self.loops_of(window.id[0]))

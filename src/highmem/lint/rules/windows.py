@@ -168,7 +168,7 @@ class Windows(Guards, Deprecated):
         what = f"{close.name}() of {self.named(window, state)}, which line {line} unmapped already"
         turns = set(self.loops_of(window.closed_at)) - set(self.loops_of(instr.start))
         sure = Confidence.LIKELY if turns else Confidence.CERTAIN
-        if state.merged:
+        if state.merged or window.given:
             sure = Confidence.POSSIBLE
         self.report("double-unmap", (instr.start, instr.end), what, sure, state, window)
 
