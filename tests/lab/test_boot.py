@@ -149,7 +149,7 @@ def test_a_kernel_that_panics(private: Path) -> None:
 @pytest.mark.slow
 def test_a_job_without_end_is_ended_and_its_recording_kept(tmp_path: Path, private: Path) -> None:
     job = small(
-        command=("sh", "-c", "while :; do cat /bin/busybox >/dev/null; done"),
+        command=("sh", "-c", "while :; do cat /bin/busybox >/dev/null; sleep 1; done"),
         record=tmp_path / "out.dat",
         timeout=60.0,
         append=_HIGHMEM,
@@ -158,6 +158,18 @@ def test_a_job_without_end_is_ended_and_its_recording_kept(tmp_path: Path, priva
     assert result.ended is lab.Ended.TIMEOUT and result.status is None
     assert "Linux version" in result.dmesg
     check_recording(result)
+    assert list(private.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_recording_that_fills_the_memory_is_one_line(tmp_path: Path, private: Path) -> None:
+    job = small(
+        command=("sh", "-c", "dd if=/dev/zero of=/full bs=64k; while :; do cat /bin/busybox; done"),
+        record=tmp_path / "out.dat",
+        append=_HIGHMEM,
+    )
+    with pytest.raises(lab.LabError, match=r"^no recording: it does not fit .* --ram$"):
+        lab.do(job)
     assert list(private.iterdir()) == []
 
 

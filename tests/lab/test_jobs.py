@@ -71,6 +71,13 @@ def test_a_job_that_hangs_in_the_kernel_is_brought_back(rooms: Path) -> None:
     assert_nothing_left(rooms)
 
 
+def test_a_job_whose_end_nobody_saw_did_not_hang(rooms: Path) -> None:
+    result = lab.do(a_job(rooms, "lost"))
+    assert result.ended is lab.Ended.LOST and result.status is None
+    assert "no memory left" in result.why and result.dmesg == "no memory\n"
+    assert_nothing_left(rooms)
+
+
 def test_saving_is_not_cut_off_by_the_time_out_of_the_job(
     rooms: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

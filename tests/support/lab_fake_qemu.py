@@ -168,6 +168,12 @@ class Fake:
         self.say("saved")
         self.serve(60)
 
+    def lost(self) -> None:
+        self.say("hello", "start", "status lost")
+        self.save({"dmesg": b"no memory\n"})
+        self.say("saved")
+        self.serve(60)
+
     def slow(self) -> None:
         """Its job ends in time; saving takes longer than the time that is left."""
         self.say("hello", "start", "status 3")

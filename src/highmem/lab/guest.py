@@ -5,8 +5,9 @@ It talks to the host over the channel ``control``, a line at a time:
 ==================  ============================================================================
 guest to host       ``hello`` (it has started), ``start`` (the job begins), ``image`` (take an
                     image now; waits for ``go-on``), ``image last`` (the same, if there was none
-                    yet), ``status N`` (the job has ended, ``hung`` for N where it could not be),
-                    ``saved`` (all of it is on the disk), ``error TEXT``
+                    yet), ``status N`` (the job has ended, ``hung`` for N where it could not be,
+                    ``lost`` where what watched it has gone), ``saved`` (all of it is on the
+                    disk), ``error TEXT``
 host to guest       ``go-on`` (the image is taken), ``end`` (end the job, it has had its time)
 ==================  ============================================================================
 
@@ -130,7 +131,7 @@ echo 1 >/proc/sys/kernel/sysrq
 echo start >&3
 . /lab/run
 [ -e /lab/take-image ] && lab-image last
-echo "status $(cat /lab/status 2>/dev/null || echo hung)" >&3
+echo "status $(cat /lab/status 2>/dev/null || echo lost)" >&3
 
 cd /lab/out || fail "/lab/out is gone"
 dmesg >dmesg

@@ -91,6 +91,9 @@ class Ended(enum.Enum):
     of it was brought back."""
     TIMEOUT = "timeout"
     """The job was out of time and was ended; all was brought back."""
+    LOST = "lost"
+    """How the job ended is not known: what watched it was killed, or had no memory to write to.
+    What there was of it was brought back."""
     PANIC = "panic"
     """The kernel panicked; only the console is left."""
     DEAD = "dead"

@@ -54,6 +54,7 @@ class Session:
     started: bool = False
     status: int | None = None
     hung: bool = False
+    lost: bool = False
     why: str = ""
     images: int = 0
     _saved: bool = False
@@ -106,6 +107,9 @@ class Session:
             self.why = f"the job was ended after {timeout:g} s"
             self.status = None
             return Ended.TIMEOUT
+        if self.lost:
+            self.why = "how the job ended is not known: the machine had no memory left?"
+            return Ended.LOST
         return Ended.DONE
 
     def _drain(self) -> None:
@@ -171,7 +175,7 @@ class Session:
                 self._image()
             self.machine.send("control", b"go-on\n")
         elif word == "status":
-            self.hung = rest == "hung"
+            self.hung, self.lost = rest == "hung", rest == "lost"
             self.status = int(rest) if rest.isdigit() else None
             self._saving_since = time.monotonic()
             self.listener.progress("bringing back")

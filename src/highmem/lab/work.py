@@ -57,9 +57,12 @@ class _Work:
 
             scripts["lab/record"] = shell_script()
             kb = job.per_cpu_kb()
+            # What it says has its page of memory before: it must be able to say that there is
+            # no more.
             run = (
+                "dd if=/dev/zero of=/lab/out/recorder bs=4096 count=1 2>/dev/null\n"
                 f"sh /lab/record -o /lab/out/recording -b {kb} -- sh /lab/supervise "
-                "2>/lab/out/recorder"
+                "2<>/lab/out/recorder"
             )
         contents = Contents(
             busybox=job.busybox,
@@ -107,7 +110,7 @@ class _Work:
 
     def bring_back(self, session: Session, ended: Ended, begun: float, accel: str) -> Result:
         """The result, from what is on the disk."""
-        back = ended in (Ended.DONE, Ended.TIMEOUT, Ended.HUNG)
+        back = ended not in (Ended.PANIC, Ended.DEAD)
         facts = unpack(self.folder / "disk", self.folder / "back") if back else {}
         notes = _notes(facts.pop("recorder", b""))
         recording = None
@@ -134,6 +137,8 @@ class _Work:
         folder = self.folder / "back" / "recording"
         if not folder.is_dir():
             said = notes[-1] if notes else "the recorder said nothing"
+            if "is the disk full" in said:
+                said = "it does not fit into the machine's memory: give it more with --ram"
             raise LabError(f"no recording: {said.replace(' with -b', ' with --buffer-size')}")
         profile = folder / "kprobe_profile"
         if profile.is_file():
@@ -223,7 +228,7 @@ def _script(job: Job) -> str:
 
 
 def _notes(text: bytes) -> tuple[str, ...]:
-    lines = text.decode(errors="replace").splitlines()
+    lines = text.replace(b"\0", b"").decode(errors="replace").splitlines()
     said = (line.removeprefix("highmem record: ") for line in lines if line.strip())
     return tuple(line.removesuffix(" in /lab/out/recording") for line in said)
 
