@@ -242,3 +242,28 @@ static void folio_first(struct folio *folio, u8 v)
 	p[0] = v;
 	kunmap(&folio->page);
 }
+
+static void keg_unmap(struct keg *keg, unsigned long number, void *address)
+{
+	if (keg->ops->kunmap)
+		keg->ops->kunmap(keg, number, address);
+}
+
+static void reel_to_kvec(struct reel *reel, unsigned int n, struct kvec *vec)
+{
+	vec->iov_len = reel->size;
+	vec->iov_base = kmap(reel->pages[n]);
+}
+
+static int reel_sum(struct reel *reel, struct sum *sum)
+{
+	struct kvec vec;
+	int i;
+
+	for (i = 0; i < reel->count; i++) {
+		reel_to_kvec(reel, i, &vec);
+		sum_add(sum, vec.iov_base, vec.iov_len);
+		kunmap(reel->pages[i]);
+	}
+	return 0;
+}

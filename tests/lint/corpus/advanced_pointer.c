@@ -242,3 +242,33 @@ static void other_pointer_moves(struct page *page, u8 *out, int n)
 		*out++ = p[i];
 	kunmap_local(p);
 }
+
+static int shelf_gather(struct shelf *shelf, unsigned long from, unsigned long to)
+{
+	spinlock_t *lock;
+	pte_t *pte = shelf_locked_entry(shelf, from, &lock);
+	int found = 0;
+
+	pte = pte_offset_map_lock(shelf->mm, shelf->pmd, from, &lock);
+	while (from < to) {
+		pte++;
+		if (!pte_present(*pte))
+			break;
+		found++;
+		from += PAGE_SIZE;
+	}
+	pte_unmap_unlock(pte, lock);
+	return found;
+}
+
+static void shelf_link(struct page *page, unsigned int off, unsigned int step)
+{
+	struct slot_link *link = kmap_atomic(page);
+
+	while ((off += step) < PAGE_SIZE) {
+		link->next = off;
+		link++;
+	}
+	link->next = 0;
+	kunmap_atomic(link);
+}

@@ -471,3 +471,110 @@ static void coop_free_nests(struct nest **nests)
 		*nests = nest;
 	}
 }
+
+static int leaf_find(struct mm_struct *mm, unsigned long at, pte_t **leaf, spinlock_t **lock)
+{
+	pmd_t *pmd = leaf_branch(mm, at);
+	pte_t *pte;
+
+	if (!pmd)
+		return -EINVAL;
+	pte = pte_offset_map_lock(mm, pmd, at, lock);
+	if (!pte_present(*pte)) {
+		pte_unmap_unlock(pte, *lock);
+		return -EINVAL;
+	}
+	*leaf = pte;
+	return 0;
+}
+
+static int leaf_find_or_fail(struct mm_struct *mm, unsigned long at, pte_t **leaf, spinlock_t **lock)
+{
+	int res;
+
+	res = leaf_find(mm, at, leaf, lock);
+	return res;
+}
+
+static int leaf_pfn(struct mm_struct *mm, unsigned long at, unsigned long *pfn)
+{
+	spinlock_t *lock;
+	pte_t *pte;
+	int err = leaf_find_or_fail(mm, at, &pte, &lock);
+
+	if (err)
+		return err;
+	*pfn = pte_pfn(*pte);
+	pte_unmap_unlock(pte, lock);
+	return 0;
+}
+
+static void crate_drop(struct crate *crate, int n)
+{
+	if (crate->slots[n].address)
+		kunmap(crate->slots[n].page);
+	__free_page(crate->slots[n].page);
+}
+
+static int crate_fill(struct crate *crate, const void __user *from, size_t len)
+{
+	struct page *page = alloc_page(GFP_HIGHUSER);
+	void *to;
+
+	if (!page)
+		return -ENOMEM;
+	to = kmap(page);
+	if (crate_copy(to, from, len)) {
+		kunmap(page);
+		__free_page(page);
+		return -EFAULT;
+	}
+	crate_keep(crate, 1, len, page, to);
+	return 0;
+}
+
+static void trough_pour(struct scatterlist *from, struct scatterlist *to, int nr)
+{
+	void *into = kmap_atomic(sg_page(to));
+	struct scatterlist *sg;
+	int i;
+
+	for_each_sg(from, sg, nr, i) {
+		unsigned int left = sg->length;
+		void *out = kmap_atomic(sg_page(sg));
+
+		while (left) {
+			left -= trough_move(into, out, left);
+			if (!left)
+				kunmap_atomic(out);
+		}
+	}
+	kunmap_atomic(into);
+}
+
+static unsigned int ladle_map(struct bowl *bowl, struct kvec *vec, u32 from, u32 left)
+{
+	struct scatterlist *sg = &bowl->sg[from / PAGE_SIZE];
+	unsigned int i = 0;
+
+	bowl->first = sg;
+	while (left) {
+		vec[i].iov_base = kmap(sg_page(sg)) + sg->offset;
+		left -= sg->length;
+		sg = sg_next(sg);
+		i++;
+	}
+	bowl->mapped = i;
+	return i;
+}
+
+static int ladle_serve(struct bowl *bowl, u32 from, u32 length)
+{
+	int count = ladle_map(bowl, bowl->vec, from, length);
+
+	if (count < 0)
+		return -1;
+	ladle_send(bowl, count);
+	ladle_unmap(bowl);
+	return 0;
+}

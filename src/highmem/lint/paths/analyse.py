@@ -11,7 +11,7 @@ from highmem.findings import RULES, Confidence
 from highmem.lint.api import ApiTable
 from highmem.lint.paths.context import CONFIDENCE, Raw, weaker
 from highmem.lint.paths.filefacts import file_facts
-from highmem.lint.paths.interp import Interpreter
+from highmem.lint.paths.interp import TOO_MANY, Interpreter
 from highmem.lint.paths.plain import plainly_low
 from highmem.lint.paths.sleeping import sleeping_functions
 from highmem.lint.paths.state import Trail
@@ -236,7 +236,7 @@ class FileAnalysis:
             run.unused()
             asked |= run.asked
             reasons |= dict.fromkeys(run.reasons)
-            _merge(found, _doubted(run.found) if run.reasons else run.found)
+            _merge(found, _doubted(run.found, run.reasons) if run.reasons else run.found)
             summary = summary or run.summary()
         assert summary is not None  # there is one way at least
         findings = tuple(self._finding(raw, function) for raw in found.values())
@@ -322,12 +322,26 @@ def _methods(table: ApiTable) -> list[list[str]]:
     return [name.split("->") for name in table.names() if "->" in name]
 
 
-def _doubted(found: dict[tuple[str, int, int], Raw]) -> dict[tuple[str, int, int], Raw]:
-    """Of a function that was not fully analysed nothing is certain."""
-    return {
-        key: replace(raw, confidence=weaker(raw.confidence, Confidence.LIKELY))
-        for key, raw in found.items()
-    }
+_COMPARING = frozenset({"double-unmap", "stale-access", "escaping-window"})
+"""Rules that hang on which window it is."""
+_OTHERS = frozenset({"address-not-page", "not-a-window"})
+"""Rules that do so where a window is still open, and else on what the argument is."""
+
+
+def _doubted(
+    found: dict[tuple[str, int, int], Raw], reasons: list[str]
+) -> dict[tuple[str, int, int], Raw]:
+    """Of a function that was not fully analysed nothing is certain; and where paths were given
+    up, the others may have lost which window it is."""
+    doubted = {}
+    for key, raw in found.items():
+        compares = raw.rule in _COMPARING or (
+            raw.rule in _OTHERS and raw.since >= 0 and raw.confidence is Confidence.LIKELY
+        )
+        vague = compares and TOO_MANY in reasons
+        most = Confidence.POSSIBLE if vague else Confidence.LIKELY
+        doubted[key] = replace(raw, confidence=weaker(raw.confidence, most))
+    return doubted
 
 
 def _merge(into: dict[tuple[str, int, int], Raw], more: dict[tuple[str, int, int], Raw]) -> None:

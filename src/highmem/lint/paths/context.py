@@ -94,6 +94,9 @@ class Context:
         """GFP flags and slots: the names in the last argument of the call at an offset."""
         self._site_loops: dict[int, tuple[int, ...]] = {}
         self.forward: dict[int, set[Expr]] = {}
+        """Pointers that a loop moves on."""
+        self.checked: dict[int, set[Expr]] = {}
+        """The same, where something is read there at once: so it is in the page still."""
         self.fields: dict[str, set[str]] = {}
         """Members of local structs that are read or written."""
         self.closed_families: set[str] = set()
@@ -166,8 +169,9 @@ class Context:
         if value in made and instr.place[0] == "id":
             self.named_after[made[value]] = instr.place[1]
         if instr.detail in ("++", "+=") or _added_to(instr.value, instr.place):
+            into = self.checked if _goes_through(block, instr) else self.forward
             for loop in block.loops:
-                self.forward.setdefault(loop, set()).add(instr.place)
+                into.setdefault(loop, set()).add(instr.place)
 
     def loops_of(self, site: int) -> tuple[int, ...]:
         """Loops around the call, or the choice, at an offset."""
@@ -236,7 +240,10 @@ class Context:
         full = "->".join(reversed(names))
         if full in self.table.opens or full in self.table.closes:
             return full
-        return names[0]
+        # What somebody's table calls kunmap is not the kernel's.
+        table = self.table
+        own = names[0] in table.opens or names[0] in table.closes or names[0] in table.iterators
+        return full if own else names[0]
 
     # Findings.
 
@@ -349,6 +356,21 @@ def _flags_in(expr: tuple[Any, ...], found: set[Any]) -> None:
         for part in expr:
             if isinstance(part, tuple):
                 _flags_in(part, found)
+
+
+def _goes_through(block: Block, step: Instr) -> bool:
+    """Whether the block reads or writes through a pointer after it was moved on."""
+    through = ("deref", step.place)
+    at = next(n for n, instr in enumerate(block.instrs) if instr is step)
+    rest: list[Expr] = [block.value] if block.value else []
+    for instr in block.instrs[at + 1 :]:
+        rest += [instr.value, instr.place, instr.callee, *instr.arguments]
+    while rest:
+        one = rest.pop()
+        if one == through:
+            return True
+        rest.extend(part for part in one if isinstance(part, tuple))
+    return False
 
 
 def _added_to(value: Expr, place: Expr) -> bool:

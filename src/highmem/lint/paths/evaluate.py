@@ -48,6 +48,8 @@ class FileFacts:
     """Families that anything in the file maps."""
     closed_fields: frozenset[str] = frozenset()
     """Members that some function gives to an unmap call."""
+    closed_pages: frozenset[str] = frozenset()
+    """Of these, the ones that are the page."""
 
 
 class Typing:

@@ -16,7 +16,7 @@ except ImportError:
 
 from highmem.lint.paths.values import ERROR, ZERO, text_of
 
-__all__ = ["assume"]
+__all__ = ["assume", "same_zero"]
 
 _LOW, _HIGH = -(1 << 70), 1 << 70
 _FLIP = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "==": "==", "!=": "!="}
@@ -44,6 +44,16 @@ def assume(state: Any, value: tuple[Any, ...], truth: cython.bint) -> cython.bin
     if kind == "call" and value[1] in ("IS_ERR", "IS_ERR_OR_NULL") and value[2]:
         return _error(state, value, truth)
     return _compare(state, "!=" if truth else "==", value, ZERO)
+
+
+@cython.ccall
+def same_zero(state: Any, old: tuple[Any, ...], new: tuple[Any, ...]) -> None:
+    """Let *state* know of *new* whether it is 0, where it knows that of *old*."""
+    fact = state.facts.get(old)
+    if old == ZERO or (fact is not None and fact[0] == fact[1] == 0):
+        state.facts[new] = (0, 0, False)
+    elif fact is not None and (fact[2] or fact[0] > 0 or fact[1] < 0):
+        state.facts[new] = (_LOW, _HIGH, True)
 
 
 @cython.cfunc
@@ -95,7 +105,7 @@ def _error(state: Any, value: tuple[Any, ...], truth: cython.bint) -> cython.bin
         elif truth and window.what == inner:
             return False
     if truth and inner[0] == "c":
-        _tell_by_result(state, inner, False, True)
+        _tell_by_result(state, inner, False, True, False)
     if not _compare(state, "!=" if truth else "==", ("call", "IS_ERR", (inner,)), ZERO):
         return False
     return not truth or value[1] != "IS_ERR" or _compare(state, "!=", inner, ZERO)
@@ -168,7 +178,8 @@ def _bound(state: Any, op: str, left: tuple[Any, ...], limit: int) -> cython.bin
         return False
     if left[0] not in ("e", "n"):
         state.facts[left] = (low, high, nonzero)
-        _tell_by_result(state, left, nonzero or low > 0 or high < 0, low == high == 0)
+        failed = nonzero or low > 0 or high < 0
+        _tell_by_result(state, left, failed, low == high == 0, high < 0)
         if nonzero or low > 0 or high < 0:
             return _pages_of_null(state, left, False)
         if low == high == 0:
@@ -178,14 +189,19 @@ def _bound(state: Any, op: str, left: tuple[Any, ...], limit: int) -> cython.bin
 
 @cython.cfunc
 def _tell_by_result(
-    state: Any, left: tuple[Any, ...], failed: cython.bint, worked: cython.bint
+    state: Any,
+    left: tuple[Any, ...],
+    failed: cython.bint,
+    worked: cython.bint,
+    negative: cython.bint,
 ) -> None:
-    """Tests of what a function returned that maps on success only: not zero, or zero."""
+    """Tests of what a function returned that maps on success only: not zero, or zero; a negative
+    number is an error whatever is returned else."""
     window = state.windows.get((left[1], 0)) if left[0] == "c" else None
     if window is None or not window.by_result or not window.nullable:
         return
     if window.by_result == "there":
-        failed, worked = worked, failed
+        failed, worked = worked or negative, failed and not negative
     if failed:
         state.forget(window.id)
     elif worked:

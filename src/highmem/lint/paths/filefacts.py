@@ -36,8 +36,8 @@ def file_facts(source: Source, table: ApiTable) -> FileFacts:
         if found:
             window_fields[found.group(1)] = table.opens[name].family
     closed = {
-        member
-        for _, call in _calls_in(code, [name for name in table.closes if name in names])
+        (member, table.families[table.closes[name].family].by)
+        for name, call in _calls_in(code, [name for name in table.closes if name in names])
         for member in _MEMBER.findall(code, call.end(), _end(code, call.end()))
     }
     pages = frozenset(_PAGE_MEMBER.findall(code)) - window_fields.keys()
@@ -47,7 +47,8 @@ def file_facts(source: Source, table: ApiTable) -> FileFacts:
         pages,
         others | window_fields.keys(),
         frozenset(one.family for one in opens.values()),
-        frozenset(closed),
+        frozenset(member for member, _ in closed),
+        frozenset(member for member, by in closed if by == "page"),
     )
 
 

@@ -226,6 +226,7 @@ class Forgetting:
         found: list[Any] = []
         held: Any = None
         anywhere: Any = None
+        values: Any = None
         key: tuple[Any, ...]
         fact: tuple[Any, ...]
         kept: cython.bint
@@ -240,6 +241,11 @@ class Forgetting:
                 if held is None:
                     held = self._held(state)
                 kept = held.issuperset(need)
+            if not kept and key[0] == "bin":
+                # A condition may ask for the variable that holds it, whatever it is made of.
+                if values is None:
+                    values = set(self._asked)
+                kept = key in values
             if not kept and key[0] == "call" and key[1] == "IS_ERR":
                 if anywhere is None:
                     anywhere = _leaves_of(self._asked) | _leaves_of(self._others)

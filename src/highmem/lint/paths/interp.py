@@ -19,15 +19,15 @@ try:
 except ImportError:
     from highmem import _cython as cython
 
-from highmem.lint.paths.facts import assume
+from highmem.lint.paths.facts import assume, same_zero
 from highmem.lint.paths.forget import KNOWN, Forgetting
 from highmem.lint.paths.state import State
 from highmem.lint.paths.values import ZERO, Value, leaves, root
 from highmem.lint.rules.calls import Calls
-from highmem.lint.syntax.graph import Block, Instr
+from highmem.lint.syntax.graph import Block, Expr, Instr
 from highmem.lint.syntax.liveness import Liveness
 
-__all__ = ["COMPILED", "Interpreter"]
+__all__ = ["COMPILED", "TOO_MANY", "Interpreter"]
 
 COMPILED: bool = bool(cython.compiled)
 
@@ -38,7 +38,8 @@ _STATES = 24
 _WORK = 40_000
 """What one function may cost, in instructions and things known; some 2 s at the most."""
 _SIZE = 9_000_000
-_TOO_MANY = "too many paths"
+TOO_MANY = "too many paths"
+"""Why a function is not fully analysed of which some paths were given up."""
 
 
 class Interpreter(Calls):
@@ -145,7 +146,7 @@ class Interpreter(Calls):
     def _entered_merged(self, number: int, state: State) -> bool:
         """The same, where so many states came already that they must know less to meet."""
         merged = self.merged[number]
-        if len(merged) >= 2 * _STATES and _TOO_MANY in self.reasons:
+        if len(merged) >= 2 * _STATES and TOO_MANY in self.reasons:
             return False
         forgetting = self.forgetting
         if len(merged) >= _STATES and len(state.windows) <= KNOWN:
@@ -163,7 +164,7 @@ class Interpreter(Calls):
         if key in merged or key in self.keys[number]:
             return False
         if len(merged) >= 2 * _STATES:
-            self.partial(_TOO_MANY)
+            self.partial(TOO_MANY)
             return False
         merged.add(key)
         return True
@@ -203,11 +204,18 @@ class Interpreter(Calls):
         return found
 
     def _runs(self, number: int, value: Value) -> bool:
-        """Whether it asks if a loop begins that counts from 0 to a constant in capitals.
+        """Whether it asks if a loop begins that counts from 0 to a constant in capitals, or uses
+        up the length of a scatterlist's entry or of a bio_vec.
 
-        Nobody writes such a loop to have it run not even once.
+        Nobody writes such a loop to have it run not even once, and no entry is empty.
         """
-        if number not in self.heads or value[:3] != ("bin", "<", ZERO):
+        if number not in self.heads:
+            return False
+        if value[:2] in (("bin", ">"), ("bin", "!=")) and value[3] == ZERO:
+            value = value[2]
+        if value[0] == "fld":
+            return value[2] in ("length", "bv_len")
+        if value[:3] != ("bin", "<", ZERO):
             return False
         names = leaves(value[3])
         return bool(names) and all(
@@ -231,22 +239,27 @@ class Interpreter(Calls):
             if place not in self.graph.loops[loop].stepped:
                 continue
             key = self.place(place, state, touched)
-            self._step_over(key, loop, state)
+            self._step_over(place, key, loop, state)
 
-    def _step_over(self, key: Value, loop: int, state: State) -> None:
+    def _step_over(self, place: Expr, key: Value, loop: int, state: State) -> None:
         old = state.env.get(key)
         if old is not None and old[0] == "w":
             window = state.windows.get(old[1])
+            if old[2] == "used":  # since it was moved on
+                return
             if window is not None and loop not in self.loops_of(window.id[0]):
-                state.env[key] = ("w", old[1], "adv" if self.goes_on(key, loop) else "in")
+                state.env[key] = ("w", old[1], "adv" if self.goes_on(place, loop) else "in")
             return
-        state.env[key] = ("l", key, loop, 0)
+        new: Value = ("l", key, loop, 0)
+        state.env[key] = new
+        if old is not None:
+            same_zero(state, old, new)  # what the loop's condition may ask for next
 
-    def goes_on(self, key: Value, loop: int) -> bool:
-        """Whether the loop moves the pointer forward."""
-        if key[0] != "v":
+    def goes_on(self, place: Expr, loop: int) -> bool:
+        """Whether the loop moves the pointer forward, and may leave it past the page."""
+        if place in self.forward.get(loop, ()):
             return True
-        return ("id", key[1]) in self.forward.get(loop, set())
+        return place[0] != "id" and place not in self.checked.get(loop, ())
 
     def _made_in(self, symbol: Value, loop: int) -> bool:
         if symbol[0] == "l":

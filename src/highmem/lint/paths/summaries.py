@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from highmem.lint.paths.values import Value, leaves
+from highmem.lint.paths.values import Value, arithmetic, leaves
 
 __all__ = ["Summaries", "Summary", "parts", "portable", "resolve", "resolve_place"]
 
@@ -87,10 +87,10 @@ class Summaries:
 
 def portable(value: Value, parameters: tuple[str, ...]) -> bool:
     """Whether a value can be told in terms of the parameters alone."""
-    symbols = leaves(value)
+    names = [leaf[1] if leaf[0] == "v" else "" for leaf in leaves(value)]
     return (
-        bool(symbols)
-        and all(leaf[0] == "v" and leaf[1] in parameters for leaf in symbols)
+        any(name in parameters for name in names)
+        and all(name in parameters or name.isupper() for name in names)  # constants are the same
         and parts(value) <= _MOST
     )
 
@@ -109,6 +109,10 @@ def resolve(value: Value, given: Mapping[str, Value], content: Callable[[Value],
         return content(resolve_place(value, given, content))
     if kind == "addr":
         return ("addr", resolve_place(value[1], given, content))
+    if kind == "bin":
+        left, right = (resolve(part, given, content) for part in value[2:])
+        known: Value = arithmetic(value[1], left, right)
+        return known
     return tuple(
         resolve(part, given, content) if isinstance(part, tuple) else part for part in value
     )

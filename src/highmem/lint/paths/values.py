@@ -303,7 +303,8 @@ def _pointer(op: str, left: Value, right: Value) -> Value:
     """Arithmetic on an address in a window.
 
     The offset is a number of bytes (at least) where that is known, ``in`` where something was
-    added, ``pages`` where that was pages, ``adv`` where the pointer itself was moved on.
+    added, ``pages`` where that was pages, ``adv`` where the pointer itself was moved on, ``used``
+    where something was read or written there since: then it is in the page still.
     """
     if left[0] == "w" and right[0] == "w":
         return ("bin", op, left, right)
@@ -319,7 +320,7 @@ def _pointer(op: str, left: Value, right: Value) -> Value:
         return ("w", window[1], 0) if mask else ("bin", op, left, right)
     if op not in ("+", "-", "|") or (op == "-" and right[0] == "w"):
         return ("bin", op, left, right)
-    if where == "adv":
+    if where in ("adv", "used"):
         # Going back by what it went forward, or by one to the last element, is how it is done
         # right; which of these it is cannot be told, so it counts as right.
         return ("w", window[1], "adv" if op == "+" else "in")

@@ -28,6 +28,7 @@ class Accesses(Context):
             if window.status == "closed":
                 self._stale(window, state, start, end, Confidence.CERTAIN, "is read or written")
                 continue
+            self.still_inside(pointer, state)
             where = pointer[2]
             if where == "pages" or (isinstance(where, int) and where >= PAGE_SIZE):
                 far = "pages" if where == "pages" else f"{where} bytes"
@@ -35,6 +36,12 @@ class Accesses(Context):
                 what = f"{self.named(window, state)} is used {far} past its start"
                 self.report("page-overrun", (start, end), what, sure, state, window)
             self.use(window, state)
+
+    def still_inside(self, pointer: Value, state: State) -> None:
+        """Whoever goes through a pointer that was moved on knows that it is in its page."""
+        if pointer[2] == "adv":
+            for place in [place for place, value in state.env.items() if value == pointer]:
+                state.env[place] = ("w", pointer[1], "used")
 
     def use(self, window: Window, state: State) -> None:
         """Note that somebody works with the mapped memory."""

@@ -176,6 +176,7 @@ class Calls(Exits, Accesses, PageAddresses, Atomic):
             self.check_access(touched, state, instr.start, instr.end)
             if not about.closes:
                 self._note_uses(values)
+                self._passed(values, state)
                 pointed = [value[1] for value in values if value[0] == "addr"]
                 self._note_uses([state.env[place] for place in pointed if place in state.env])
         if state.locks or state.windows:
@@ -197,6 +198,13 @@ class Calls(Exits, Accesses, PageAddresses, Atomic):
             self.fits_nothing(state, instr)
         if instr.used:
             state.env[instr.place] = result
+
+    def _passed(self, values: list[Value], state: State) -> None:
+        """Entries of page tables that a callee gets; of others it may be given none."""
+        for value in values:
+            window = state.window(value)
+            if window is not None and self.family(window).quiet:
+                self.still_inside(value, state)
 
     def _note_uses(self, values: list[Value]) -> None:
         for value in values:
@@ -432,7 +440,11 @@ class Calls(Exits, Accesses, PageAddresses, Atomic):
                     window = state.windows[window.id]
                     if value == window.what:
                         self.unfit(window, f"{name}() gets the page and may use page_address()")
-                    state.change(window, given=window.given or name or "a function pointer")
+                    window = state.change(
+                        window, given=window.given or name or "a function pointer"
+                    )
+                    if self._hands_over(window, values):
+                        state.change(window, guarded="possible")
 
     def _keeps_pointer(self, name: str) -> bool:
         """Names of functions that give back a pointer near the one that they got."""
@@ -453,6 +465,12 @@ class Calls(Exits, Accesses, PageAddresses, Atomic):
                 if place == base:
                     return True
         return False
+
+    def _hands_over(self, window: Window, values: list[Value]) -> bool:
+        """Whether a callee gets a page and its address, to keep both in a struct of which some
+        function of the file unmaps the page."""
+        both = window.what in values and any(window_of(one) == window.id for one in values)
+        return both and bool(self.facts.closed_pages)
 
     def _in_struct(self, value: Value, window: Window, state: State) -> bool:
         """Whether a callee that gets *value* could write another address over the window's."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from highmem.findings import Confidence
 from highmem.lint.paths.context import RELEASES, weaker
+from highmem.lint.paths.facts import assume
 from highmem.lint.paths.state import State, Window
 from highmem.lint.paths.summaries import Summary, portable
 from highmem.lint.paths.values import ERROR, ZERO, Value, WindowId, root
@@ -39,7 +40,20 @@ class Exits(Windows):
     """Judges what is open at a return, and remembers it for the summary."""
 
     def at_exit(self, state: State, block: Block, value: Value | None) -> None:
-        """One path's end."""
+        """One path's end; two of them where what is returned tells whether a window is open."""
+        if value is not None and any(
+            window.by_result and window.nullable and value == ("c", window.id[0], 0)
+            for window in state.open_windows()
+        ):
+            other = state.copy()
+            if assume(state, value, False):
+                self._at_end(state, block, ZERO)
+            if assume(other, value, True):
+                self._at_end(other, block, value)
+        else:
+            self._at_end(state, block, value)
+
+    def _at_end(self, state: State, block: Block, value: Value | None) -> None:
         span = (block.start, block.end) if block.end else (self.function.end - 1, self.function.end)
         self._returns_dead(state, value, span)
         opened: set[tuple[Value, Value, str]] = set()
