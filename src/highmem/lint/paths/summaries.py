@@ -12,7 +12,7 @@ from typing import Any
 
 from highmem.lint.paths.values import Value, arithmetic, leaves
 
-__all__ = ["Summaries", "Summary", "parts", "portable", "resolve", "resolve_place"]
+__all__ = ["Summaries", "Summary", "comes_with", "parts", "portable", "resolve", "resolve_place"]
 
 _MOST = 12
 
@@ -86,12 +86,15 @@ class Summaries:
 
 
 def portable(value: Value, parameters: tuple[str, ...]) -> bool:
-    """Whether a value can be told in terms of the parameters alone."""
+    """Whether a value can be told in terms of the parameters alone, in not too many words."""
+    return comes_with(value, parameters) and parts(value) <= _MOST
+
+
+def comes_with(value: Value, parameters: tuple[str, ...]) -> bool:
+    """Whether a value is made of the parameters, and of constants, which are the same to all."""
     names = [leaf[1] if leaf[0] == "v" else "" for leaf in leaves(value)]
-    return (
-        any(name in parameters for name in names)
-        and all(name in parameters or name.isupper() for name in names)  # constants are the same
-        and parts(value) <= _MOST
+    return any(name in parameters for name in names) and all(
+        name in parameters or name.isupper() for name in names
     )
 
 

@@ -10,7 +10,7 @@ from highmem.findings import Confidence
 from highmem.lint.paths.context import RELEASES, weaker
 from highmem.lint.paths.facts import assume
 from highmem.lint.paths.state import State, Window
-from highmem.lint.paths.summaries import Summary, portable
+from highmem.lint.paths.summaries import Summary, comes_with, portable
 from highmem.lint.paths.values import ERROR, ZERO, Value, WindowId, root
 from highmem.lint.rules.windows import Windows
 from highmem.lint.syntax.graph import Block
@@ -158,7 +158,8 @@ class Exits(Windows):
         """Whether the caller knows the page too."""
         if page[0] == "v":
             return page[1] in self.graph.parameters or page[1] not in self.graph.locals
-        return self._portable(page) or (page[0] in ("fld", "deref") and self.outside(page))
+        known = comes_with(page, self.graph.parameters)
+        return known or (page[0] in ("fld", "deref") and self.outside(page))
 
     def _kept(self, window: Window, state: State) -> None:
         """A window that outlives the function in a variable or a member."""

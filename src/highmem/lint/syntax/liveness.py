@@ -63,7 +63,7 @@ class Liveness:
         uses, kills, tests = self._local(graph)
         counted = Counter(name for names in tests for name in names)
         self._bit: dict[str, int] = {}
-        once = {name for name, count in counted.items() if count == 1}
+        once = {name for name, count in counted.items() if count == 1} - _copied(graph, counted)
         self.once = [not once.isdisjoint(names) for names in tests]
         """Of each block: whether its condition asks for something that no other asks for."""
         self._read = _backwards(self._bits(uses), self._bits(kills), before)
@@ -114,6 +114,19 @@ class Liveness:
             kills.append({name for name in killed if name not in used})
             tests.append(_behind(value, block) if block.op == "if" else set())
         return uses, kills, tests
+
+
+def _copied(graph: Graph, tested: Counter[str]) -> set[str]:
+    """Names that conditions ask for, one of which is assigned to the other: to ask for one is to
+    ask for the other again."""
+    found: set[str] = set()
+    for block in graph.blocks:
+        for instr in block.instrs:
+            if instr.op == "set" and instr.place[0] == instr.value[0] == "id":
+                names = (instr.place[1], instr.value[1])
+                if names[0] in tested and names[1] in tested:
+                    found.update(names)
+    return found
 
 
 def _behind(names: set[str], block: Block) -> set[str]:
