@@ -325,3 +325,18 @@ static void weir_open_gates(struct weir *weir, struct scatterlist *sg, int nr)
 			kunmap_atomic(plan.at);
 	}
 }
+
+static void ledger_copy(struct ledger *ledger, struct bio *bio)
+{
+	struct bio_vec bvec;
+	struct bvec_iter iter;
+	int i = 0;
+
+	bio_for_each_segment(bvec, bio, iter) {
+		ledger->at[i] = kmap(bvec.bv_page); /* may: pool-exhausted */
+		i++;
+	}
+	ledger_read(ledger, i);
+	bio_for_each_segment(bvec, bio, iter)
+		kunmap(bvec.bv_page);
+}

@@ -139,7 +139,7 @@ def evaluate(
     if kind == "fld" or kind == "deref":
         place = place_of(expr, env, facts, names, touched)
         known = env.get(place)
-        return place if known is None else known
+        return _member(place, env) if known is None else known
     if kind == "tmp":
         known = env.get(expr)
         return ("a", -expr[1], 0) if known is None else known
@@ -158,6 +158,17 @@ def evaluate(
     if kind == "call":
         return _pure_call(expr, env, facts, names, touched)
     return ("s",) if kind == "str" else expr
+
+
+@cython.cfunc
+def _member(place: tuple[Any, ...], env: dict[Any, Any]) -> tuple[Any, ...]:
+    """What a place holds that nobody has written: of a struct that a call or a loop has filled,
+    the member of that."""
+    if place[0] == "fld" and place[1][0] == "v":
+        whole: tuple[Any, ...] | None = env.get(place[1])
+        if whole is not None and (whole[0] == "l" or whole[0] == "c"):
+            return ("fld", whole, place[2])
+    return place
 
 
 @cython.cfunc

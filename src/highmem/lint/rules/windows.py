@@ -125,6 +125,9 @@ class Windows(Guards, Deprecated):
             f"{close.name}() unmaps {self.named(window, state)} while the window of "
             f"{top.call}() in line {line}, mapped after it, is still open"
         )
+        if window.slot and top.slot and window.slot != top.slot:
+            sure = weaker(sure, Confidence.LIKELY)
+            what += f" (up to 2.6.36 {window.slot} and {top.slot} were slots in no order)"
         self.report("unmap-order", (instr.start, instr.end), what, sure, state, window)
 
     def indexed(self, window: Window, state: State) -> bool:
