@@ -235,3 +235,23 @@ int copy_chunks(struct walk *walk, void *to, size_t left)
         "void scatterwalk_map(struct walk *walk)", "void start(struct walk *walk)"
     )
     assert leaks(other) == {"copy_chunks"}  # there it is the kernel's, whose result is lost
+
+
+@pytest.mark.parametrize(
+    ("path", "sure"),
+    [
+        ("arch/arm/mm/flush.c", "likely"),
+        ("arch/sparc/mm/init_32.c", "likely"),
+        ("drivers/mmc/host/wmt-sdmmc.c", "likely"),
+        ("old/arch/s390/mm/flush.c", "possible"),
+        ("drivers/parisc/iommu.c", "possible"),
+        ("arch/sparc/mm/init_64.c", "possible"),
+    ],
+)
+def test_a_page_is_hardly_high_in_code_for_machines_without_high_memory(
+    path: str, sure: str
+) -> None:
+    text = b"void f(struct scatterlist *sg) { memset(page_address(sg_page(sg)), 0, 8); }"
+    assert [(one.rule, one.confidence.value) for one in lint_source(text, path).findings] == [
+        ("unmapped-high-page", sure)
+    ]

@@ -37,6 +37,14 @@ _TAKES_ANY = re.compile(
     r"|copy_user|clear_user"
 )
 _HOLDERS = re.compile(r"struct (?:scatterlist|pipe_buffer|bio_vec|skb_frag_t|page_frag) \*")
+_HIGH_ARCHITECTURES = frozenset(
+    {"arc", "arm", "c6x", "csky", "frv", "i386", "metag", "microblaze", "mips", "mn10300", "nds32",
+     "powerpc", "ppc", "sparc", "tile", "um", "x86", "xtensa"}
+)  # fmt: skip
+"""Those with CONFIG_HIGHMEM in some release (arch/*/Kconfig of Linux 2.6.12 to 6.1)."""
+_ONE_ARCHITECTURE = re.compile(
+    r"(?:^|/)(?:arch/(?P<code>\w+)|drivers/(?P<drivers>s390|parisc|sh))/|(?P<wide>_64)\.[ch]$"
+)
 _LISTS = re.compile(r"p?sg|sgl|sg_?list|cur_sg|sg_ptr|scatter\w*")
 
 
@@ -62,6 +70,8 @@ class PageAddresses(Context):
             why = f"which {call}() mapped " + ("before" if closed else "without setting it")
             sure = Confidence.LIKELY
         if why:
+            if _is_without_high(self.source.path):
+                sure = Confidence.POSSIBLE
             what = f"{name}() of {self.say(page)}, {why}"
             self.report("unmapped-high-page", (instr.start, instr.end), what, sure, state)
 
@@ -114,6 +124,12 @@ class PageAddresses(Context):
         if holds or (owner[0] in ("fld", "id") and _LISTS.fullmatch(owner[-1])):
             return "a page of a scatterlist or a buffer", Confidence.LIKELY
         return "a page that somebody else chose", Confidence.POSSIBLE
+
+
+def _is_without_high(path: str) -> bool:
+    """Whether the file is only for machines without high memory, by its place in the kernel."""
+    every = _ONE_ARCHITECTURE.finditer(path)
+    return any(found["code"] not in _HIGH_ARCHITECTURES for found in every)
 
 
 def _owner(expr: Expr) -> Expr:
