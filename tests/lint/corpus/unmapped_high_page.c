@@ -233,3 +233,19 @@ static void sg_mapped(struct scatterlist *sg, u32 v)
 	p[0] = v;
 	kunmap_local(p);
 }
+
+static u32 express_sum(struct xdp_buff *xdp)
+{
+	struct skb_shared_info *shared = xdp_get_shared_info_from_buff(xdp);
+	u8 *p = page_address(skb_frag_page(&shared->frags[0]));
+
+	return p[0];
+}
+
+static void parcel_stamp(struct sock *sk, struct parcel *parcel)
+{
+	struct page_frag *frag = sk_page_frag(sk);
+	u8 *p = page_address(frag->page) + frag->offset;
+
+	p[0] = parcel->stamp;
+}

@@ -7,7 +7,7 @@ import re
 from highmem.findings import Confidence
 from highmem.lint.paths.context import Context
 from highmem.lint.paths.state import State
-from highmem.lint.paths.values import Value
+from highmem.lint.paths.values import Value, leaves
 from highmem.lint.syntax.graph import Expr, Instr
 
 __all__ = ["ADDRESS_CALLS", "HIGH_FLAGS", "HIGH_PAGES", "TESTS_HIGH", "PageAddresses"]
@@ -36,7 +36,7 @@ _TAKES_ANY = re.compile(
     r"readpage|writepage|read_folio|write_begin|write_end|_actor$|readahead|flush_\w*page"
     r"|copy_user|clear_user"
 )
-_HOLDERS = re.compile(r"struct (?:scatterlist|pipe_buffer|bio_vec|skb_frag_t|page_frag) \*")
+_HOLDERS = re.compile(r"struct (?:scatterlist|pipe_buffer|bio_vec|skb_frag_t) \*")
 _HIGH_ARCHITECTURES = frozenset(
     {"arc", "arm", "c6x", "csky", "frv", "i386", "metag", "microblaze", "mips", "mn10300", "nds32",
      "powerpc", "ppc", "sparc", "tile", "um", "x86", "xtensa"}
@@ -88,7 +88,9 @@ class PageAddresses(Context):
         if kind == "call" and page[1] in _OF_BIO:
             return "a page of a bio", Confidence.LIKELY
         if kind == "call" and page[1] == "skb_frag_page":
-            return "a fragment of a packet", Confidence.LIKELY
+            # What XDP gets is in memory of the driver's own.
+            xdp = any(self.calls.get(leaf[1], "").startswith("xdp_") for leaf in leaves(page))
+            return "" if xdp else "a fragment of a packet", Confidence.LIKELY
         if kind == "call" and page[1] in _USER:
             return "memory of a user or of vmalloc()", Confidence.LIKELY
         if kind == "c":
