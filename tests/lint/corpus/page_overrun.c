@@ -222,3 +222,11 @@ static void sectors(struct page *page, unsigned int sector, const void *src)
 	memcpy(p + off, src, 1 << SECTOR_SHIFT);
 	kunmap_atomic(p);
 }
+
+static void tally_pages(struct page *page, int order)
+{
+	void *at = kmap_local_page(page);
+
+	tally_note(KIND_PAGES, at, PAGE_SIZE << order);
+	kunmap_local(at);
+}

@@ -248,3 +248,24 @@ static void continue_unmapped(struct page **pages, int nr)
 		kunmap_atomic(p);
 	}
 }
+
+static int roster_read(struct roster *roster, int nr, size_t chunk)
+{
+	struct roster_head *head = NULL;
+	int i, seen = 0;
+
+	for (i = 0; i < nr; i++) {
+		char *at = kmap_atomic(roster->pages[i]);
+
+		if (!head)
+			head = (struct roster_head *)at;
+		seen += roster_count(at, chunk);
+		if (at != (char *)head)
+			kunmap_atomic(at);
+		if (seen >= head->total)
+			break;
+	}
+	if (head)
+		kunmap_atomic(head);
+	return seen;
+}

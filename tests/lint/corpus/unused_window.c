@@ -186,3 +186,15 @@ static void prefault(struct page *page)
 	barrier_data(p);
 	kunmap_local(p);
 }
+
+static int bale_write(struct bale *bale, struct page *page)
+{
+	void *from = kmap_local_page(page);
+	int err = 0;
+
+#ifdef CONFIG_BALE_COPY
+	err = bale_copy(bale, from);
+#endif
+	kunmap_local(from);
+	return err;
+}

@@ -225,6 +225,7 @@ class FileAnalysis:
         found: dict[tuple[str, int, int], Raw] = {}
         reasons: dict[str, None] = {}
         asked: set[str] = set()
+        used: set[int] = set()
         summary: Summary | None = None
         for graph in self._graphs[number]:
             run = Interpreter(graph, function, self.source, self.table, self.summaries, self.facts)
@@ -235,11 +236,17 @@ class FileAnalysis:
             run.deprecated()
             run.unused()
             asked |= run.asked
+            used |= run.used_sites
             reasons |= dict.fromkeys(run.reasons)
             _merge(found, _doubted(run.found, run.reasons) if run.reasons else run.found)
             summary = summary or run.summary()
         assert summary is not None  # there is one way at least
-        findings = tuple(self._finding(raw, function) for raw in found.values())
+        findings = tuple(
+            self._finding(raw, function)
+            for raw in found.values()
+            # What one choice of the branches leaves unused another may use.
+            if raw.rule != "unused-window" or raw.start not in used
+        )
         return Followed(tuple(reasons), findings, summary, frozenset(asked))
 
     @functools.cached_property

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from highmem.findings import Confidence
 from highmem.lint.api import Access, Inside
-from highmem.lint.paths.context import Context
+from highmem.lint.paths.context import Context, weaker
 from highmem.lint.paths.state import State, Window
 from highmem.lint.paths.values import PAGE_SIZE, Value, as_number, window_of
 from highmem.lint.syntax.graph import Instr
@@ -12,6 +14,11 @@ from highmem.lint.syntax.graph import Instr
 __all__ = ["Accesses"]
 
 _WIDE_CALLS = frozenset({"folio_size", "page_size", "compound_size", "thp_size", "folio_nr_pages"})
+_GOES_THROUGH = re.compile(
+    r"(?:^|_)(?:mem|copy|cpy|read|write|fill|set|clear|check|poison|hash|c?sum|crc|xor|cmp|flush"
+    r"|clean|inv|update|encrypt|decrypt|compress)"
+)
+"""Names of functions that read or write what they get."""
 _PAGE_WORDS = frozenset({"PAGE_SIZE", "PAGE_CACHE_SIZE"})
 
 
@@ -100,32 +107,30 @@ class Accesses(Context):
                 self._check_length(instr, length, offset, window, state)
 
     def _check_length(
-        self, instr: Instr, length: Value, offset: object, window: Window, state: State
+        self,
+        instr: Instr,
+        length: Value,
+        offset: object,
+        window: Window,
+        state: State,
+        most: Confidence = Confidence.CERTAIN,
     ) -> None:
+        """*most*: how sure it is that the callee goes through the address."""
         number = as_number(length)
-        span = (instr.start, instr.end)
         base = offset if isinstance(offset, int) else 0
+        of = self.named(window, state)
+        what, sure = "", Confidence.LIKELY
         if offset == "pages":
-            what = f"{instr.detail}() pages past the start of {self.named(window, state)}"
-            self.report("page-overrun", span, what, Confidence.LIKELY, state, window)
-            return
-        if number is not None:
+            what = f"{instr.detail}() pages past the start of {of}"
+        elif number is not None:
             if number + base > PAGE_SIZE:
-                what = (
-                    f"{instr.detail}() of {number} bytes from {base} past the start of "
-                    f"{self.named(window, state)}"
-                )
-                self.report("page-overrun", span, what, Confidence.CERTAIN, state, window)
-            return
-        if self._bounded(length, state):
-            return
-        why = self._wide(length, window.what)
-        if why:
-            what = (
-                f"{instr.detail}() through {self.named(window, state)} of {self.say(length)} "
-                f"bytes, {why}"
-            )
-            self.report("page-overrun", span, what, Confidence.LIKELY, state, window)
+                what = f"{instr.detail}() of {number} bytes from {base} past the start of {of}"
+                sure = Confidence.CERTAIN
+        elif not self._bounded(length, state) and (why := self._wide(length, window.what)):
+            what = f"{instr.detail}() through {of} of {self.say(length)} bytes, {why}"
+        if what:
+            span = (instr.start, instr.end)
+            self.report("page-overrun", span, what, weaker(sure, most), state, window)
 
     def _bounded(self, length: Value, state: State) -> bool:
         """Whether a test on this path holds the length to a page."""
@@ -166,7 +171,9 @@ class Accesses(Context):
             for length in values:
                 shifted = length[0] == "bin" and length[1] == "<<" and as_number(length[3]) == 12
                 if not shifted and self._wide(length) and not self._bounded(length, state):
-                    self._check_length(instr, length, value[2], window, state)
+                    goes = _GOES_THROUGH.search(instr.detail) is not None
+                    sure = Confidence.LIKELY if goes else Confidence.POSSIBLE
+                    self._check_length(instr, length, value[2], window, state, sure)
 
     def check_inside(self, inside: Inside, instr: Instr, values: list[Value], state: State) -> None:
         """memcpy_from_page() and its kind: they map one page."""

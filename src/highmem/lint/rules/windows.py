@@ -152,6 +152,9 @@ class Windows(Guards, Deprecated):
         earlier = state.windows.get((window.id[0], 1))
         if earlier is None or earlier.status != "open" or not home or home <= here:
             return
+        latest = state.windows.get((window.id[0], 0))
+        if window.id[1] and (latest is None or latest.status != "open"):
+            return  # one turn kept its window, and this is it
         family = self.family(window)
         rule = "too-deep" if family.stack else "pool-exhausted"
         if family.by == "object" or family.quiet:

@@ -1,7 +1,7 @@
 """``#if`` groups: which branches stand beside each other, and texts with one of them chosen.
 
-No condition is ever evaluated but ``0`` and ``1``: code that this build's configuration
-removes is checked like any other.  Conditions of the same text are chosen alike.
+No condition is ever evaluated but ``0``, ``1`` and whether there is high memory: code that this
+build's configuration removes is checked like any other.  Conditions of the same text are chosen alike.
 """
 
 from __future__ import annotations
@@ -13,6 +13,11 @@ from dataclasses import dataclass
 __all__ = ["Branch", "Group", "choices", "find_groups", "primary", "selected"]
 
 _ALWAYS = ("defined(CONFIG_HIGHMEM)", "IS_ENABLED(CONFIG_HIGHMEM)", "CONFIG_HIGHMEM")
+_NEVER = re.compile(
+    r"(?:(?:defined|IS_ENABLED)\()?"
+    r"(?:CONFIG_(?:64BIT|X86_64|ARM64|PPC64|SPARC64|IA64|ALPHA|S390)|__x86_64__|__LP64__)\)?"
+    r"|BITS_PER_LONG==64"
+)
 _SPACE = re.compile(r"\s+")
 _NOT_LINE_END = re.compile(r"[^\n]")
 
@@ -31,7 +36,7 @@ class Branch:
         """Whether the branch's own condition holds."""
         if self.atom in ("", "1"):
             return self.positive
-        if self.atom == "0":
+        if self.atom == "0" or _NEVER.fullmatch(self.atom):
             return not self.positive
         return assigned.get(self.atom, True) is self.positive
 
@@ -119,8 +124,10 @@ def selected(code: str, offset: int, groups: Iterable[Group], assigned: dict[str
 
 def choices(groups: Sequence[Group], limit: int) -> Iterator[tuple[dict[str, bool], str]]:
     """At most *limit* ways to answer the conditions, each with words for it."""
-    # Without high memory nothing here is wrong: that branch is never chosen.
-    atoms = sorted({b.atom for g in groups for b in g.branches} - {"", "0", "1", *_ALWAYS})
+    # Without high memory, as on every machine of 64 bits, nothing here is wrong: that branch is
+    # never chosen.
+    asked = {b.atom for g in groups for b in g.branches} - {"", "0", "1", *_ALWAYS}
+    atoms = sorted(atom for atom in asked if not _NEVER.fullmatch(atom))
     every = [dict.fromkeys(atoms, True), dict.fromkeys(atoms, False)]
     every += [{atom: atom == one for atom in atoms} for one in atoms]
     every += [{atom: atom != one for atom in atoms} for one in atoms]
