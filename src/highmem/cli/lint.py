@@ -36,6 +36,9 @@ _RULE = click.Choice(list(RULES), case_sensitive=False)
 @click.option("--rule", "only", multiple=True, type=_RULE, metavar="RULE", help="Only these rules.")
 @click.option("--not-rule", "without", multiple=True, type=_RULE, metavar="RULE", help="Not these.")
 @click.option("--deprecated", is_flag=True, help="Also kmap() and kmap_atomic(), to be converted.")
+@click.option(
+    "--kernel", metavar="RELEASE", help="What the code is for: 2.6.32; else as its Makefile says."
+)
 @click.option("--api", multiple=True, metavar="FILE", help="TOML: your own mapping functions.")
 @click.option(
     "--compile-commands", "database", metavar="FILE",
@@ -90,6 +93,7 @@ def _selection(given: dict[str, Any]) -> Selection:
         only=frozenset(given["only"]),
         without=frozenset(given["without"]),
         deprecated=given["deprecated"] or "deprecated-api" in given["only"],
+        kernel=given["kernel"],
         api=given["api"],
         baseline=given["baseline"],
         diff=given["diff"],

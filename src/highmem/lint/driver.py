@@ -17,6 +17,7 @@ from highmem.lint.api import ApiTable, load_api
 from highmem.lint.cache import Cache, Stamp
 from highmem.lint.paths.analyse import Memo, Scope
 from highmem.lint.paths.summaries import Summaries, Summary
+from highmem.lint.release import Release, Releases, slots_by_name
 from highmem.lint.result import FileReport, LintReport
 from highmem.lint.scan import Hit, Scan, Search, read_file
 from highmem.lint.stages import Outcome, analyse, content_key, needles, tool_digest
@@ -41,6 +42,8 @@ class LintOptions:
     """Rules that are wanted; what only others concern is not looked at.  None for all."""
     suffixes: tuple[str, ...] = (".c", ".h")
     """What is read of directories; files that are named are read whatever they are called."""
+    release: Release | None = None
+    """The kernel that the files are for; None for what the Makefiles of their trees tell."""
     jobs: int = 1
     cache: Cache | None = None
     progress: Callable[[int, int], None] | None = None
@@ -93,6 +96,8 @@ class _Item(NamedTuple):
     """What it is told of functions of other files."""
     memo: Memo
     """What was followed of it in an earlier round."""
+    slots: bool | None
+    """Whether its kernel takes slots by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +111,10 @@ class _Work:
         """Each path with its outcome."""
         table = _table(self.api)
         found = []
-        for path, known, memo in files:
+        for path, known, memo, slots in files:
+            scope = replace(self.scope, slots_by_name=slots)
             try:
-                outcome = analyse(read_file(path), path, table, known, self.scope, memo)
+                outcome = analyse(read_file(path), path, table, known, scope, memo)
             except OSError as error:
                 why = f"cannot be read: {error.strerror}"
                 outcome = Outcome(FileReport(path, rejected=why))
@@ -137,6 +143,7 @@ class _Run:
         digest.update(repr(self.scope).encode())
         self.scoped = digest.digest()
         """The same with what is looked at."""
+        self.releases = Releases()
         self.content: dict[str, bytes] = {}
         self.told: dict[str, tuple[Summary, ...]] = {}
         self.outcomes: dict[str, Outcome] = {}
@@ -249,12 +256,13 @@ class _Run:
             self.told[path] = known
             document = None
             if cache is not None:
-                document = cache.get(content_key(self.scoped, self.content[path], path, known))
+                document = cache.get(self._key(path, known))
             if document is not None:
                 self.outcomes[path] = Outcome.from_dict(document)
             else:
                 old = self.outcomes.get(path)
-                todo.append(_Item(path, known, old.memo if old is not None else {}))
+                memo = old.memo if old is not None else {}
+                todo.append(_Item(path, known, memo, self._slots(path)))
         done, pieces = 0, _pieces(todo, _WORK_PIECE)
         work = _Work(self.options.api, self.scope)
         for answers in self.workers.run(work, pieces):
@@ -263,8 +271,15 @@ class _Run:
             for path, outcome in answers:
                 self.outcomes[path] = outcome
                 if cache is not None:
-                    key = content_key(self.scoped, self.content[path], path, told[path])
-                    cache.put(key, outcome.to_dict())
+                    cache.put(self._key(path, told[path]), outcome.to_dict())
+
+    def _slots(self, path: str) -> bool | None:
+        return slots_by_name(self.options.release or self.releases.of(path))
+
+    def _key(self, path: str, known: tuple[Summary, ...]) -> bytes:
+        """What the outcome of a file depends on."""
+        base = self.scoped + repr(self._slots(path)).encode()
+        return content_key(base, self.content[path], path, known)
 
     def _told_more(self) -> dict[str, tuple[Summary, ...]]:
         """Files that call functions of which another file says something new."""

@@ -578,17 +578,3 @@ static int ladle_serve(struct bowl *bowl, u32 from, u32 length)
 	ladle_unmap(bowl);
 	return 0;
 }
-
-static void *dock_address(struct page *page)
-{
-	void *at;
-
-#if defined(CONFIG_64BIT)
-	/* Every page has an address there. */
-	at = kmap(page);
-	dock_note(at);
-#else
-	at = dock_window(page);
-#endif
-	return dock_seen(at) ? NULL : ERR_PTR(-EINVAL);
-}

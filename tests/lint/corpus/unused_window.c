@@ -187,13 +187,13 @@ static void prefault(struct page *page)
 	kunmap_local(p);
 }
 
-static int bale_write(struct bale *bale, struct page *page)
+static int crop_write(struct crop *crop, struct page *page)
 {
 	void *from = kmap_local_page(page);
 	int err = 0;
 
-#ifdef CONFIG_BALE_COPY
-	err = bale_copy(bale, from);
+#ifdef CONFIG_CROP_COPY
+	err = crop_copy(crop, from);
 #endif
 	kunmap_local(from);
 	return err;

@@ -67,6 +67,9 @@ class Scope:
     """Functions that map and unmap by themselves."""
     sleeping: bool = True
     """Functions that call what may sleep."""
+    slots_by_name: bool | None = None
+    """Whether kmap_atomic() takes the slot that it is told, as it did up to 2.6.36; None where the
+    release is not known."""
 
     @classmethod
     def of(cls, rules: frozenset[str] | None) -> Scope:
@@ -229,6 +232,7 @@ class FileAnalysis:
         summary: Summary | None = None
         for graph in self._graphs[number]:
             run = Interpreter(graph, function, self.source, self.table, self.summaries, self.facts)
+            run.slots_by_name = self.scope.slots_by_name
             run.note_closers()
             run.run()
             for why in self._problems(graph):

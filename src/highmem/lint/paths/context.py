@@ -111,6 +111,8 @@ class Context:
         """Pages of which conditions ask whether page_address() answers."""
         self.named_after: dict[int, str] = {}
         """Variable that takes the result of the call at an offset."""
+        self.slots_by_name: bool | None = None
+        """Whether kmap_atomic() takes the slot that it is told; None where that is not known."""
         self.asked: set[str] = set()
         """Unknown functions called where nothing may sleep."""
         self.closed_sites: set[int] = set()

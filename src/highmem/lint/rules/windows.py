@@ -42,11 +42,12 @@ class Windows(Guards, Deprecated):
         """A new window; the value is the address in it."""
         site = (instr.start, 0)
         for other in state.open_windows():
-            if slot and other.slot == slot:
+            # From 2.6.37 on the name of the slot means nothing.
+            if slot and other.slot == slot and self.slots_by_name is not False:
                 line = self.source.position(other.id[0])[0]
                 text = f"{call}() takes {slot}, which line {line} took and still holds"
-                # From 2.6.37 on the name of the slot means nothing.
-                sure = weaker(Confidence.LIKELY, self.confidence(other, state))
+                most = Confidence.CERTAIN if self.slots_by_name else Confidence.LIKELY
+                sure = weaker(most, self.confidence(other, state))
                 self.report("busy-entry", (instr.start, instr.end), text, sure, state, other)
         state.age(site)
         window = Window(site, family, what, nullable=nullable, call=call, slot=slot)
@@ -117,6 +118,8 @@ class Windows(Guards, Deprecated):
         if window.id not in state.order or state.order[-1] == window.id:
             return
         top = state.windows[state.order[-1]]
+        if window.slot and top.slot and self.slots_by_name:
+            return
         sure = weaker(self._sure_open(window, state), self._sure_open(top, state))
         if window.id[1] or top.id[1] or self.indexed(window, state) or self.indexed(top, state):
             sure = Confidence.POSSIBLE
@@ -125,7 +128,8 @@ class Windows(Guards, Deprecated):
             f"{close.name}() unmaps {self.named(window, state)} while the window of "
             f"{top.call}() in line {line}, mapped after it, is still open"
         )
-        if window.slot and top.slot and window.slot != top.slot:
+        named = window.slot and top.slot and window.slot != top.slot
+        if named and self.slots_by_name is None:
             sure = weaker(sure, Confidence.LIKELY)
             what += f" (up to 2.6.36 {window.slot} and {top.slot} were slots in no order)"
         self.report("unmap-order", (instr.start, instr.end), what, sure, state, window)

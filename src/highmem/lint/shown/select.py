@@ -14,6 +14,7 @@ from highmem.lint.api import load_api
 from highmem.lint.cache import Cache
 from highmem.lint.driver import LintOptions, lint_paths
 from highmem.lint.paths.analyse import BESIDE_WINDOWS
+from highmem.lint.release import parse_release
 from highmem.lint.result import LintFinding, LintReport
 from highmem.lint.shown.baseline import load_baseline
 from highmem.lint.shown.diffbase import left_halves, touched
@@ -36,6 +37,8 @@ class Selection:
     """Names of rules; empty for all."""
     without: frozenset[str] = frozenset()
     deprecated: bool = False
+    kernel: str | None = None
+    """The release that the code is for; None for what the Makefile of its tree says."""
     api: tuple[str, ...] = ()
     baseline: str | None = None
     diff: str | None = None
@@ -74,6 +77,7 @@ def select(
         api=selection.api,
         deprecated=selection.deprecated,
         rules=wanted,
+        release=parse_release(selection.kernel) if selection.kernel is not None else None,
         jobs=selection.jobs or os.cpu_count() or 1,
         cache=cache,
         progress=progress,
