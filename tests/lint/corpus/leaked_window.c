@@ -578,3 +578,31 @@ static int ladle_serve(struct bowl *bowl, u32 from, u32 length)
 	ladle_unmap(bowl);
 	return 0;
 }
+
+static void sluice_close(struct sluice *sluice, struct page **pages)
+{
+	u32 *at;
+	int level;
+
+	for (level = 0; level <= 3; level++) {
+		at = kmap_atomic(pages[level]);
+		if (at[0] == sluice->last)
+			break;
+		kunmap_atomic(at);
+	}
+	switch (level) {
+	case 0:
+	case 1:
+		sluice_drain(sluice);
+		kunmap_atomic(at);
+		break;
+	case 2:
+		kunmap_atomic(at);
+		break;
+	case 3:
+		kunmap_atomic(at);
+		break;
+	default:
+		break;
+	}
+}

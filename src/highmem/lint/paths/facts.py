@@ -48,10 +48,17 @@ def assume(state: Any, value: tuple[Any, ...], truth: cython.bint) -> cython.bin
 
 @cython.ccall
 def same_zero(state: Any, old: tuple[Any, ...], new: tuple[Any, ...]) -> None:
-    """Let *state* know of *new* whether it is 0, where it knows that of *old*."""
+    """Let *state* know of *new* whether it is 0, where it knows that of *old*; and of what counts
+    up from a number, that it is not less."""
     fact = state.facts.get(old)
     if old == ZERO or (fact is not None and fact[0] == fact[1] == 0):
         state.facts[new] = (0, 0, False)
+    elif old[0] == "n" and old[1] > 0:
+        state.facts[new] = (old[1], _HIGH, False)
+    elif old[0] == "bin" and old[1] == "+" and old[2][:3] == (*new[:3],) and old[3] == ("n", 1):
+        before = state.facts.get(old[2])
+        if before is not None and before[0] > 0:
+            state.facts[new] = (before[0], _HIGH, False)
     elif fact is not None and (fact[2] or fact[0] > 0 or fact[1] < 0):
         state.facts[new] = (_LOW, _HIGH, True)
 

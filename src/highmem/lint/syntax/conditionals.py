@@ -1,7 +1,8 @@
 """``#if`` groups: which branches stand beside each other, and texts with one of them chosen.
 
 No condition is ever evaluated but ``0``, ``1`` and whether there is high memory: code that this
-build's configuration removes is checked like any other.  Conditions of the same text are chosen alike.
+build's configuration removes is checked like any other.  Conditions of the same text are chosen
+alike.
 """
 
 from __future__ import annotations
