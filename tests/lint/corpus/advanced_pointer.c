@@ -272,3 +272,14 @@ static void shelf_link(struct page *page, unsigned int off, unsigned int step)
 	link->next = 0;
 	kunmap_atomic(link);
 }
+
+static void shelf_find(struct shelf *shelf, struct page *page, unsigned long n)
+{
+	char *limit = kmap_local_page(page);
+	char *one = limit;
+
+	limit += shelf_last_byte(shelf, n) - SHELF_SIZE;
+	while (one <= limit && !shelf_is(shelf, one))
+		one += SHELF_SIZE;
+	kunmap_local(limit);
+}

@@ -606,3 +606,33 @@ static void sluice_close(struct sluice *sluice, struct page **pages)
 		break;
 	}
 }
+
+static struct leaf_entry *leaf_next(struct leaf_entry *at)
+{
+	return (struct leaf_entry *)((char *)at +
+				     le16_to_cpu(at->length));
+}
+
+static struct leaf_entry *leaf_second(struct inode *dir, struct page **page)
+{
+	struct leaf_entry *at;
+
+	*page = leaf_page(dir);
+	at = kmap_local_page(*page);
+	return leaf_next(at);
+}
+
+static void gauge_clear(struct mm_struct *mm, unsigned long from, int nr)
+{
+	int i;
+
+	for (i = 0; i < nr; i++) {
+		spinlock_t *lock;
+		pte_t *pte = get_locked_pte(mm, from + (i << PAGE_SHIFT), &lock);
+
+		if (!WARN_ON_ONCE(!pte)) {
+			pte_clear(mm, from, pte);
+			pte_unmap_unlock(pte, lock);
+		}
+	}
+}

@@ -55,6 +55,11 @@ _MAY_FAIL = frozenset(
     {"read_mapping_page", "read_cache_page", "read_cache_page_gfp", "shmem_read_mapping_page",
      "ext2_get_page", "get_page_from_gfn"}
 )  # fmt: skip
+_SHORT = 400
+_NEXT = re.compile(
+    r"\{ ?return ?(?:\([^()]*\* ?\) ?)?(?:\( ?)?(?:\([^()]*\) ?)?\w+ ?\+[^;{}]*; ?\}"
+)
+"""The body of a function that returns what it got and something: ``ext2_next_entry()``."""
 _NEAR = 4
 """Up to a member of a struct in what a parameter points to: what a callee may unmap deeper inside
 is of no use to callers, and there are hundreds of them."""
@@ -153,8 +158,11 @@ class Calls(Exits, Accesses, PageAddresses, Atomic):
         env[place] = value
 
     def _moved(self, instr: Instr, value: Value) -> str:
-        """A pointer moved by a length may stand at the page's end; by an offset it does not."""
+        """A pointer moved by a length may stand at the page's end; by an offset, or by less than a
+        length, it does not."""
         amount = instr.value[3] if instr.value[0] == "bin" else instr.value
+        if amount[:2] == ("bin", "-"):
+            return "in"
         inner = set(self.loops_of(instr.start)) - set(self.loops_of(value[1][0]))
         named = " ".join(names_in(amount))
         if _IN_PAGE.search(self.source.snippet(instr.start, instr.end)):
@@ -447,8 +455,16 @@ class Calls(Exits, Accesses, PageAddresses, Atomic):
                         state.change(window, guarded="possible")
 
     def _keeps_pointer(self, name: str) -> bool:
-        """Names of functions that give back a pointer near the one that they got."""
-        return name in ("PTR_ALIGN", "kasan_reset_tag", "untagged_addr", "page_to_virt_offset")
+        """Functions that give back a pointer near the one that they got: some by name, and those
+        of the file that do nothing else."""
+        known = self._nearby.get(name)
+        if known is None:
+            known = name in ("PTR_ALIGN", "kasan_reset_tag", "untagged_addr", "page_to_virt_offset")
+            own = (one for one in self.source.functions if one.name == name)
+            texts = (one.text for one in own if len(one.text) < _SHORT)
+            known = known or any(_NEXT.fullmatch(" ".join(text.split())) for text in texts)
+            self._nearby[name] = known
+        return known
 
     def _reaches(self, value: Value, window: Window, state: State) -> bool:
         """Whether a callee that gets *value* could unmap the window."""

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 __all__ = ["Expressions"]
 
 _NULLS = {"NULL": 0, "false": 0, "FALSE": 0, "true": 1, "TRUE": 1}
-_WRAPPERS = frozenset({"likely", "unlikely", "READ_ONCE", "ACCESS_ONCE", "!!", "__force", "xchg1"})
+_WRAPPERS = frozenset(
+    {"likely", "unlikely", "READ_ONCE", "ACCESS_ONCE", "!!", "__force", "xchg1", "WARN_ON",
+     "WARN_ON_ONCE"}
+)  # fmt: skip
 _TYPE = re.compile(
     r"(?:__)?[us](?:8|16|32|64)|__[lb]e(?:16|32|64)|[a-z]\w*_t|u?(?:long|int|char|short)|caddr_t|T"
 )
