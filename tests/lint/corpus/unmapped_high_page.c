@@ -249,3 +249,15 @@ static void parcel_stamp(struct sock *sk, struct parcel *parcel)
 
 	p[0] = parcel->stamp;
 }
+
+static void letter_fill(struct letter *letter, void *text, size_t len)
+{
+	sg_init_one(letter->sheet, text, len);
+}
+
+static u32 letter_read(struct letter *letter)
+{
+	u32 *words = sg_virt(letter->sheet);
+
+	return words[0];
+}

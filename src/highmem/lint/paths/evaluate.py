@@ -50,6 +50,8 @@ class FileFacts:
     """Members that some function gives to an unmap call."""
     closed_pages: frozenset[str] = frozenset()
     """Of these, the ones that are the page."""
+    own_lists: frozenset[str] = frozenset()
+    """Members that are scatterlists into which some function puts memory of the kernel's."""
 
 
 class Typing:

@@ -19,6 +19,7 @@ _PAGE_MEMBER = re.compile(
 )
 _TYPE_BEFORE = re.compile(r"(?:^|[;{}\n])\s*(?:const\s+)?(\w[\w\s]*?)\s*\**\s*$")
 _ASSIGNED = re.compile(r"(?:->|\.)(\w+)\s*(?:\[[^\]]*\])?\s*=\s*(?:\([^()]*\)\s*)?$")
+_OWN_LIST = re.compile(r"sg_(?:init_one|set_buf)\s*\([^,;()]*(?:->|\.)(\w+)\s*(?:\[[^\]]*\])?\s*,")
 _MEMBER = re.compile(r"(?:->|\.)(\w+)\s*(?=[-+,)\[])")
 _LOOK_BACK = 120
 _LONGEST_CALL = 400
@@ -49,6 +50,7 @@ def file_facts(source: Source, table: ApiTable) -> FileFacts:
         frozenset(one.family for one in opens.values()),
         frozenset(member for member, _ in closed),
         frozenset(member for member, by in closed if by == "page"),
+        frozenset(_OWN_LIST.findall(code)),
     )
 
 

@@ -79,7 +79,9 @@ class PageAddresses(Context):
         if entry[0] == "addr" and entry[1][0] == "v":
             # A scatterlist of this function holds what this function put there.
             return "", Confidence.POSSIBLE
-        return "whose page may be high", Confidence.LIKELY
+        place = entry[1] if entry[0] == "addr" else entry
+        own = place[0] == "fld" and place[2] in self.facts.own_lists
+        return "whose page may be high", Confidence.POSSIBLE if own else Confidence.LIKELY
 
     def _of_page(self, page: Value, instr: Instr) -> tuple[str, Confidence]:
         kind = page[0]
