@@ -107,7 +107,7 @@ def _fitting(table: ApiTable, source: Source) -> ApiTable:
         for function in source.functions
         if function.name in table.opens
         and re.search(
-            rf"\bvoid\s+(?:__\w+\s+)*{function.name}\s*\(",
+            rf"\bvoid\s+(?:__\w+\s+)*{re.escape(function.name)}\s*\(",
             source.code[function.start : function.body],
         )
     )

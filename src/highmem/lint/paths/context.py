@@ -124,6 +124,7 @@ class Context:
         self._abouts = _abouts_of(table)
         self._summaries: dict[str, Summary | None] = {}
         self._nearby: dict[str, bool] = {}
+        self._counters: dict[tuple[Expr, int], bool] = {}
         self._arms: dict[tuple[int, int], set[str]] = {}
         self._before: dict[tuple[int, int], bool] = {}
         self._scan()

@@ -16,7 +16,7 @@ except ImportError:
 
 from highmem.lint.paths.values import ERROR, ZERO, text_of
 
-__all__ = ["assume", "same_zero"]
+__all__ = ["assume", "carry_over"]
 
 _LOW, _HIGH = -(1 << 70), 1 << 70
 _FLIP = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "==": "==", "!=": "!="}
@@ -47,15 +47,17 @@ def assume(state: Any, value: tuple[Any, ...], truth: cython.bint) -> cython.bin
 
 
 @cython.ccall
-def same_zero(state: Any, old: tuple[Any, ...], new: tuple[Any, ...]) -> None:
-    """Let *state* know of *new* whether it is 0, where it knows that of *old*; and of what counts
-    up from a number, that it is not less."""
+def carry_over(
+    state: Any, old: tuple[Any, ...], new: tuple[Any, ...], counts_up: cython.bint
+) -> None:
+    """Let *state* know of *new*, the value of a place in the next turn of a loop, whether it is 0,
+    where it knows that of *old*; and of what only counts up from a number, that it is not less."""
     fact = state.facts.get(old)
     if old == ZERO or (fact is not None and fact[0] == fact[1] == 0):
         state.facts[new] = (0, 0, False)
-    elif old[0] == "n" and old[1] > 0:
+    elif counts_up and old[0] == "n" and old[1] > 0:
         state.facts[new] = (old[1], _HIGH, False)
-    elif old[0] == "bin" and old[1] == "+" and old[2][:3] == (*new[:3],) and old[3] == ("n", 1):
+    elif counts_up and old[0] == "bin" and old[2][:3] == new[:3]:  # one more than the turn before
         before = state.facts.get(old[2])
         if before is not None and before[0] > 0:
             state.facts[new] = (before[0], _HIGH, False)

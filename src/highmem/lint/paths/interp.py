@@ -19,7 +19,7 @@ try:
 except ImportError:
     from highmem import _cython as cython
 
-from highmem.lint.paths.facts import assume, same_zero
+from highmem.lint.paths.facts import assume, carry_over
 from highmem.lint.paths.forget import KNOWN, Forgetting
 from highmem.lint.paths.state import State
 from highmem.lint.paths.values import ZERO, Value, leaves, root
@@ -253,7 +253,24 @@ class Interpreter(Calls):
         new: Value = ("l", key, loop, 0)
         state.env[key] = new
         if old is not None:
-            same_zero(state, old, new)  # what the loop's condition may ask for next
+            # What the loop's condition may ask for next.
+            carry_over(state, old, new, self.counts_up(place, loop))
+
+    def counts_up(self, place: Expr, loop: int) -> bool:
+        """Whether all that the loop does to the place is ``++``."""
+        key = (place, loop)
+        known = self._counters.get(key)
+        if known is None:
+            steps = [
+                instr.detail
+                for block in self.graph.blocks
+                if loop in block.loops
+                for instr in block.instrs
+                if instr.op == "set" and instr.place == place
+            ]
+            plain = place[0] == "id" and place[1] not in self.graph.addressed
+            known = self._counters[key] = plain and set(steps) == {"++"}
+        return known
 
     def goes_on(self, place: Expr, loop: int) -> bool:
         """Whether the loop moves the pointer forward, and may leave it past the page."""

@@ -43,7 +43,7 @@ _HIGH_ARCHITECTURES = frozenset(
 )  # fmt: skip
 """Those with CONFIG_HIGHMEM in some release (arch/*/Kconfig of Linux 2.6.12 to 6.1)."""
 _ONE_ARCHITECTURE = re.compile(
-    r"(?:^|/)(?:arch/(?P<code>\w+)|drivers/(?P<drivers>s390|parisc|sh))/|(?P<wide>_64)\.[ch]$"
+    r"(?:^|/)(?:arch/(?P<code>\w+)|drivers/(?:s390|parisc|sh))/|_64\.[ch]$"
 )
 _LISTS = re.compile(r"p?sg|sgl|sg_?list|cur_sg|sg_ptr|scatter\w*")
 
