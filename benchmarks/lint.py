@@ -5,13 +5,15 @@
 Always: the functions of tests/lint/corpus, one file each: of those with a leak or a wrong order
 how many each tool names, and how many correct ones.  With ``--bugs`` (a folder that
 scripts/lint_truth.py collected): the real leaks and orders, both sides.  With ``--tree``: the
-files of a kernel tree that hold a map or unmap call, copied, all tools on the same files.
+files of a kernel tree that hold a map or unmap call, copied, all tools on the same files; the
+whole tree; and the part of that time which no analysis can save.
 Nothing here is a test.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -245,6 +247,43 @@ def compare_tree(tree: Path, jobs: int) -> None:
         row(tool, f"{done.wall:.1f}", f"{done.cpu:.1f}", f"{done.peak_mib:.0f}")
 
 
+def floor(tree: Path) -> None:
+    """CPU seconds of what any analysis of the tree needs first, here for one rule, one process."""
+    from highmem.lint.driver import LintOptions, _Run
+    from highmem.lint.scan import read_file
+    from highmem.lint.syntax.lower import make_parser
+    from highmem.lint.syntax.macros import prepare
+    from highmem.lint.syntax.source import read_source, variants
+    from highmem.lint.workers import Workers
+
+    clock = [time.process_time()]
+    with Workers(1) as workers:
+        rest = _Run(LintOptions(rules=frozenset({"leaked-window"})), workers)
+        files = list(rest._files([tree]))
+        clock.append(time.process_time())
+        rest._scan(files)
+        clock.append(time.process_time())
+    sources = [read_source(read_file(path), path) for path in rest.content]
+    clock.append(time.process_time())
+    names = rest.table.names()
+    bodies = [
+        prepare(way.text)[0].encode("latin-1")
+        for source in sources
+        for function in source.functions
+        if any(f"{name}(" in function.text for name in names)
+        for way in variants(source, function)
+    ]
+    parser, begun = make_parser(), time.process_time()
+    for body in bodies:
+        parser.parse(body)
+    parts = [after - before for before, after in itertools.pairwise(clock)]
+    parts.append(time.process_time() - begun)
+    print("\nBefore any graph and path, one rule, one process, CPU s\n")
+    row("listing", "reading and searching", "splitting", f"tree-sitter, {len(bodies)}", "sum")
+    row(*["---"] * 5)
+    row(*(f"{part:.2f}" for part in (*parts, sum(parts))))
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -259,6 +298,7 @@ def main() -> None:
         compare_bugs(options.bugs.resolve())
     if options.tree:
         compare_tree(options.tree.resolve(), options.jobs)
+        floor(options.tree.resolve())
 
 
 if __name__ == "__main__":

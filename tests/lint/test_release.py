@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from highmem.errors import UsageError
+from highmem.kernel.families import FAMILIES, Era
 from highmem.lint import LintOptions, lint_paths
 from highmem.lint.cache import Cache
 from highmem.lint.release import Release, Releases, parse_release, slots_by_name
@@ -126,6 +127,15 @@ def test_no_makefile_to_read_is_none(tmp_path: Path) -> None:
 )
 def test_releases_in_words(text: str, release: Release, by_name: bool) -> None:
     assert parse_release(text) == release and slots_by_name(release) is by_name
+
+
+def test_the_model_has_the_same_releases_for_slots_by_name() -> None:
+    seen = set()
+    for family in FAMILIES.values():
+        for release in family.versions.split(" to "):
+            seen.add(family.era)
+            assert slots_by_name(parse_release(release)) is (family.era is Era.TYPED)
+    assert {Era.TYPED, Era.STACK} <= seen
 
 
 @pytest.mark.parametrize("text", ["", "6", "v6.1", "6.1-rc3", "2.6.32.1", "6.x", "\uff19.1"])

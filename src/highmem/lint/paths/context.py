@@ -22,7 +22,7 @@ from highmem.lint.paths.evaluate import FileFacts, Names, Typing, evaluate, plac
 from highmem.lint.paths.state import State, Trail, Window
 from highmem.lint.paths.summaries import Summaries, Summary, portable
 from highmem.lint.paths.values import Value, WindowId, outermost, window_of
-from highmem.lint.syntax.graph import Block, Expr, Graph, Instr, names_in
+from highmem.lint.syntax.graph import Block, Expr, Graph, Instr, mentions, names_in
 from highmem.lint.syntax.source import Function, Source
 
 __all__ = ["CONFIDENCE", "RELEASES", "Context", "Raw", "weaker"]
@@ -364,17 +364,12 @@ def _flags_in(expr: tuple[Any, ...], found: set[Any]) -> None:
 
 def _goes_through(block: Block, step: Instr) -> bool:
     """Whether the block reads or writes through a pointer after it was moved on."""
-    through = ("deref", step.place)
     at = next(n for n, instr in enumerate(block.instrs) if instr is step)
-    rest: list[Expr] = [block.value] if block.value else []
+    later = [block.value or ()]
     for instr in block.instrs[at + 1 :]:
-        rest += [instr.value, instr.place, instr.callee, *instr.arguments]
-    while rest:
-        one = rest.pop()
-        if one == through:
-            return True
-        rest.extend(part for part in one if isinstance(part, tuple))
-    return False
+        later += [instr.value, instr.place, instr.callee, *instr.arguments]
+    through = ("deref", step.place)
+    return any(expr and mentions(expr, through) for expr in later)
 
 
 def _added_to(value: Expr, place: Expr) -> bool:

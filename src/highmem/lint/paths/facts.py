@@ -189,7 +189,7 @@ def _bound(state: Any, op: str, left: tuple[Any, ...], limit: int) -> cython.bin
         state.facts[left] = (low, high, nonzero)
         failed = nonzero or low > 0 or high < 0
         _tell_by_result(state, left, failed, low == high == 0, high < 0)
-        if nonzero or low > 0 or high < 0:
+        if failed:
             return _pages_of_null(state, left, False)
         if low == high == 0:
             return _pages_of_null(state, left, True)

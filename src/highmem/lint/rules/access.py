@@ -118,19 +118,20 @@ class Accesses(Context):
         """*most*: how sure it is that the callee goes through the address."""
         number = as_number(length)
         base = offset if isinstance(offset, int) else 0
-        of = self.named(window, state)
-        what, sure = "", Confidence.LIKELY
+        sure, after = Confidence.LIKELY, ""
         if offset == "pages":
-            what = f"{instr.detail}() pages past the start of {of}"
+            before = "pages past the start of"
         elif number is not None:
-            if number + base > PAGE_SIZE:
-                what = f"{instr.detail}() of {number} bytes from {base} past the start of {of}"
-                sure = Confidence.CERTAIN
+            if number + base <= PAGE_SIZE:
+                return
+            before, sure = f"of {number} bytes from {base} past the start of", Confidence.CERTAIN
         elif not self._bounded(length, state) and (why := self._wide(length, window.what)):
-            what = f"{instr.detail}() through {of} of {self.say(length)} bytes, {why}"
-        if what:
-            span = (instr.start, instr.end)
-            self.report("page-overrun", span, what, weaker(sure, most), state, window)
+            before, after = "through", f" of {self.say(length)} bytes, {why}"
+        else:
+            return
+        what = f"{instr.detail}() {before} {self.named(window, state)}{after}"
+        span = (instr.start, instr.end)
+        self.report("page-overrun", span, what, weaker(sure, most), state, window)
 
     def _bounded(self, length: Value, state: State) -> bool:
         """Whether a test on this path holds the length to a page."""

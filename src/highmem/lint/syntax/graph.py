@@ -22,6 +22,7 @@ __all__ = [
     "Loop",
     "add_goto_loops",
     "children",
+    "mentions",
     "names_in",
     "written",
 ]
@@ -131,7 +132,7 @@ def written(graph: Graph, loop: Loop) -> None:
         for instr in block.instrs:
             if instr.op == "set":
                 assigned.add(instr.place)
-                if instr.detail != "=" or _mentions(instr.value, instr.place):
+                if instr.detail != "=" or mentions(instr.value, instr.place):
                     stepped.add(instr.place)
             elif instr.op == "each":
                 assigned.update(instr.arguments)
@@ -176,7 +177,8 @@ def _reached(graph: Graph, start: int) -> set[int]:
     return found
 
 
-def _mentions(expr: Expr, place: Expr) -> bool:
+def mentions(expr: Expr, place: Expr) -> bool:
+    """Whether a place is part of an expression."""
     stack = [expr]
     while stack:
         one = stack.pop()
